@@ -1,0 +1,51 @@
+# `make train` and `make test` work on a fresh machine: each sets up .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help train test test-slow test-gpu check format docs bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frcnn needs Python 3.11 or newer (make PYTHON=python3.11 ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: $(VENV)/.runtime  ## train on the built-in toy street scenes; ARGS="backbone=resnet34" overrides
+	$(BIN)/python scripts/train.py $(ARGS)
+
+test: $(VENV)/.dev  ## the default tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: $(VENV)/.dev  ## full training jobs and other long checks
+	$(BIN)/python -m pytest -q -m slow --timeout 7200 $(ARGS)
+
+test-gpu: $(VENV)/.dev  ## checks that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+check: $(VENV)/.dev  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.runtime  ## regenerate docs/spec-reference.md
+	$(BIN)/python -m frcnn.spec.reference > docs/spec-reference.md
+
+bench: $(VENV)/.runtime  ## our step and inference against torchvision's FasterRCNN
+	$(BIN)/python benchmarks/train_step.py $(ARGS)
+	$(BIN)/python benchmarks/infer.py $(ARGS)
+
+clean:  ## remove caches and the virtual environment
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Settings in other clothes: TAO's prototxt and YAML."""

@@ -1,0 +1,43 @@
+"""Values that a spec implies: class names, IoU thresholds, zeros that stand for something, dead fields."""
+
+from collections.abc import Iterator
+
+from frcnn.spec.dataset import DatasetConfig
+from frcnn.spec.evaluation import EvaluationConfig
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import Message as _Message
+from frcnn.spec.fields import children, settings_of, walk
+
+
+def class_names(data: DatasetConfig) -> list[str]:
+    """Classes in the order of their ids; background comes after the last (spec-and-data 2.6)."""
+    return sorted(set(data.target_class_mapping.values()))
+
+
+def iou_thresholds(evaluation: EvaluationConfig) -> list[float]:
+    """IoU thresholds that count as a match: one, or start, start + step, ... below end."""
+    span = evaluation.gt_matching_iou_threshold_range
+    if span is None:
+        single = evaluation.gt_matching_iou_threshold
+        return [0.5 if single is None else single]
+    # TAO: arange over float32; rounding to 6 digits gives the values its users meant.
+    count = max(1, -int(-(round((span.end - span.start) / span.step, 6)) // 1))
+    return [round(span.start + i * span.step, 6) for i in range(count)]
+
+
+def replace_zeros(message: _Message, path: str = "") -> Iterator[str]:
+    """Put in what an explicit zero stands for; yields a sentence for each."""
+    for field in settings_of(type(message)):
+        value, here = getattr(message, field.name), f"{path}.{field.name}" if path else field.name
+        if field.zero_means is not None and value == 0:
+            setattr(message, field.name, field.kind(field.zero_means))
+            yield f"{here} is 0, which means {field.zero_means:g}"
+        for inner_path, inner in children(here, value):
+            yield from replace_zeros(inner, inner_path)
+
+
+def dead_fields(spec: Experiment) -> Iterator[str]:
+    """A sentence for each field that is set, accepted and without effect."""
+    for path, field, value in walk(spec):
+        if field.inert and value is not None and value != field.default:
+            yield f"{path} has no effect: {field.inert}"
