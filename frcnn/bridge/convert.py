@@ -51,10 +51,7 @@ def convert(source: str, target: str, *, full: bool = False, validate: bool = Tr
     if source == target == "-":
         raise SpecError("one side needs a file name, whose suffix tells the formats apart", found="- -")
     to = OTHER[format_of(source)] if target == "-" else format_of(target)
-    if source == "-":
-        document = _parse(sys.stdin.read(), OTHER[to], "<stdin>")
-    else:
-        document = read_spec(source)
+    document = _parse(sys.stdin.read(), OTHER[to], "<stdin>") if source == "-" else read_spec(source)
     if validate:
         check(document.spec, locate=document.locate)
     if document.comments:
@@ -72,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `convert_spec`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="convert_spec",
-        description="Convert a TAO FasterRCNN spec from prototxt (.txt .prototxt .pbtxt) to YAML (.yaml .yml) or back.",
+        description="Convert a TAO FasterRCNN spec from prototxt (.txt, .prototxt, .pbtxt) to YAML or back.",
         epilog="example: convert_spec their_spec.txt ours.yaml && python scripts/train.py spec=ours.yaml",
     )
     parser.add_argument("source", metavar="IN", help="spec file, or - for standard input")
@@ -90,4 +87,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(text: str, fmt: str, source: str) -> Document:
-    return (prototxt if fmt == "prototxt" else yaml).parse(text, source=source)
+    parse = prototxt.parse if fmt == "prototxt" else yaml.parse
+    return parse(text, source=source)

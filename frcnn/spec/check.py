@@ -83,7 +83,7 @@ def _item_problems(field: Setting, items: Mapping[str, object], locate: Locate) 
     for path, value in items.items():
         if isinstance(value, bool | Message):
             continue
-        if field.kind is int and not (isinstance(value, int) and 0 <= value <= UINT32_MAX):
+        if field.kind is int and field.number and not (isinstance(value, int) and 0 <= value <= UINT32_MAX):
             allowed = f"a whole number from 0 to {UINT32_MAX}"
             yield SpecError("is out of range", where=locate(path), found=value, allowed=allowed)
         elif field.rule and not (value == 0 and field.zero_means is not None) and not field.rule.holds(value):

@@ -8,8 +8,8 @@ from frcnn.spec.fields import Setting, messages_below, settings_of
 HEAD = """# Settings
 
 Every block and field of a TAO FasterRCNN spec, as `frcnn` reads it. Generated from `frcnn/spec` by
-`python -m frcnn.spec.reference`; do not edit. A field without a default is required in a block that is used.
-Numbers are TAO's protobuf field numbers. A field marked "no effect" is accepted, kept and named once in the log.
+`python -m frcnn.spec.reference`; do not edit. Numbers are TAO's protobuf field numbers.
+A field marked "no effect" is accepted, kept and named once in the log.
 """
 
 

@@ -1,0 +1,16 @@
+"""What happens around training steps: checkpoints, validation figures, progress, status, an early end."""
+
+from frcnn.callbacks.checkpoint_interval import CheckpointInterval
+from frcnn.callbacks.early_stopping import LossEarlyStopping
+from frcnn.callbacks.progress import TrainingProgress
+from frcnn.callbacks.status import StatusWriter
+from frcnn.callbacks.validation_map import ValidationMap, ValidationSample
+
+__all__ = [
+    "CheckpointInterval",
+    "LossEarlyStopping",
+    "StatusWriter",
+    "TrainingProgress",
+    "ValidationMap",
+    "ValidationSample",
+]

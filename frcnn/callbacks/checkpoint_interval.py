@@ -1,0 +1,76 @@
+"""Checkpoints every few epochs, besides the last and the best one."""
+
+import logging
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from frcnn.checkpoint_io import link_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+class Best(TypedDict):
+    """The epoch (from 1) with the highest mAP so far, and the file name that holds it."""
+
+    epoch: int
+    mAP: float
+    checkpoint: str
+
+
+class CheckpointInterval(Checkpoint):
+    """Saves `<stem>.epoch_<n>.ckpt` every `interval` epochs, `last.ckpt` always, `best.ckpt` by `val/mAP`.
+
+    Every epoch is serialised once: the other names of a checkpoint are links to the same bytes. A run that
+    is interrupted keeps the files of its last whole epoch.
+
+    Args:
+        folder: where the files go.
+        stem: how numbered files begin, such as `frcnn_resnet_18`.
+        interval: epochs between two numbered files.
+        total_epochs: epochs of the whole run, to say when no numbered file can come of it.
+    """
+
+    def __init__(
+        self, folder: Path, *, stem: str = "frcnn_resnet_18", interval: int = 1, total_epochs: int
+    ) -> None:
+        self.folder, self.stem, self.interval, self.total_epochs = Path(folder), stem, interval, total_epochs
+        self.best: Best | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Warn of an interval that is never reached. TAO: then it saved nothing."""
+        if self.interval > self.total_epochs:
+            log.warning(
+                "checkpoint_interval %d is more than the %d epochs: only last.ckpt and best.ckpt are saved",
+                self.interval,
+                self.total_epochs,
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; this epoch's validation, if it had one, is over."""
+        epoch = trainer.current_epoch + 1
+        # Without validation in this epoch the metric is an old one, which cannot beat itself.
+        mean = float(trainer.callback_metrics.get("val/mAP", -1.0))
+        improved = mean > (self.best["mAP"] if self.best else -1.0)
+        if improved:
+            self.best = Best(epoch=epoch, mAP=mean, checkpoint="best.ckpt")
+
+        last, numbered = self.folder / "last.ckpt", self.folder / f"{self.stem}.epoch_{epoch}.ckpt"
+        saved = numbered if epoch % self.interval == 0 else last
+        trainer.save_checkpoint(saved, weights_only=False)
+        if trainer.is_global_zero:
+            if improved:
+                link_checkpoint(saved, self.folder / "best.ckpt")
+            if saved != last:
+                link_checkpoint(saved, last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to beat."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier best, unless its file is elsewhere: then the next validation is the best."""
+        best = state_dict["best"]
+        self.best = best if best and (self.folder / best["checkpoint"]).exists() else None

@@ -1,0 +1,131 @@
+"""status.json, the file by which TAO's tools follow a job: one JSON object per line."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+log = logging.getLogger(__name__)
+
+Status = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED"]
+Verbosity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+# TAO: the names that Keras gave the losses.
+LOSS_NAMES = {
+    "train/loss": "loss",
+    "train/loss_rpn_class": "rpn_out_class_loss",
+    "train/loss_rpn_box": "rpn_out_regress_loss",
+    "train/loss_rcnn_class": "dense_class_td_loss",
+    "train/loss_rcnn_box": "dense_regress_td_loss",
+}
+
+
+class StatusWriter(Callback):
+    """Appends to status.json: by hand with `write`, and from a training's start to its end as a callback.
+
+    The callback leaves SUCCESS to its owner, who knows when the whole job is done.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._epoch_start = 0.0
+        self._validated = False
+
+    def write(
+        self,
+        status: Status,
+        message: str,
+        *,
+        verbosity: Verbosity = "INFO",
+        data: Mapping[str, object] | None = None,
+        graphical: Mapping[str, object] | None = None,
+        kpi: Mapping[str, object] | None = None,
+    ) -> None:
+        """Append a line. A line that cannot be written is logged: it is no reason to end a job.
+
+        Args:
+            status: one of TAO's five states.
+            message: what happened.
+            verbosity: how grave it is.
+            data: keys beside these, such as `epoch`.
+            graphical: figures to plot.
+            kpi: figures that judge the model.
+        """
+        now = datetime.now()
+        record: dict[str, object] = {
+            "date": f"{now.month}/{now.day}/{now.year}",  # TAO: nothing is padded
+            "time": f"{now.hour}:{now.minute}:{now.second}",
+            "status": status,
+            "verbosity": verbosity,
+            "message": message,
+            **(data or {}),
+        }
+        record |= {key: dict(part) for key, part in (("graphical", graphical), ("kpi", kpi)) if part}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            log.warning("%s could not be written: %s", self.path, error.strerror)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The loop begins."""
+        if trainer.is_global_zero:
+            self.write("STARTED", "Starting Training Loop.")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time."""
+        self._epoch_start, self._validated = time.monotonic(), False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember that this epoch's mAP is its own."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Losses, learning rate, mAP, and how long it will take."""
+        if not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        seconds = time.monotonic() - self._epoch_start
+        # TAO: figures of an epoch are strings.
+        graphical = {name: str(float(metrics[key])) for key, name in LOSS_NAMES.items() if key in metrics}
+        graphical["learning_rate"] = str(trainer.optimizers[0].param_groups[0]["lr"])
+        kpi = {}
+        if self._validated and "val/mAP" in metrics:
+            kpi = {"mean average precision": str(float(metrics["val/mAP"]))}
+        self.write(
+            "RUNNING",
+            "Training loop in progress",
+            data={
+                "epoch": epoch,
+                "max_epoch": epochs,
+                "time_per_epoch": str(timedelta(seconds=seconds)),
+                "eta": str(timedelta(seconds=seconds * max(epochs - epoch, 0))),
+            },
+            graphical=graphical | kpi,
+            kpi=kpi,
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The loop is over."""
+        if trainer.is_global_zero:
+            self.write("RUNNING", "Training loop complete.")
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """An interrupt or an error ends the job."""
+        if not trainer.is_global_zero:
+            return
+        if isinstance(exception, KeyboardInterrupt):
+            self.write("FAILURE", "Training was interrupted.")
+        else:
+            message = str(exception) or type(exception).__name__
+            self.write("FAILURE", message, verbosity="ERROR")

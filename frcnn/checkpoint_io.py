@@ -1,0 +1,89 @@
+"""Checkpoint files that are whole or absent: written beside their place, then renamed into it."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from frcnn.errors import RunError, WeightsError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin for checkpoints on a disk that may be full and in runs that may be killed."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write `checkpoint` to `path`, making its folder.
+
+        Raises:
+            RunError: it could not be written; a checkpoint of that name stays as it was.
+        """
+        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Callable[..., Any] | None = lambda storage, loc: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, refusing pickled classes whatever `weights_only` says.
+
+        Raises:
+            WeightsError: there is no such file, or it is none of ours.
+        """
+        if not Path(path).is_file():
+            raise WeightsError("there is no such checkpoint", where=path)
+        try:
+            return super().load_checkpoint(Path(path), map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise WeightsError("this checkpoint cannot be read", where=path, found=reason) from error
+
+
+def link_checkpoint(source: Path, target: Path) -> None:
+    """Give the file `source` a second name; a copy where the file system has no hard links.
+
+    Raises:
+        RunError: neither worked; a file `target` stays as it was.
+    """
+    with replacing(target) as unfinished:
+        unfinished.unlink(missing_ok=True)
+        try:
+            os.link(source, unfinished)
+        except OSError:
+            shutil.copyfile(source, unfinished)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A hidden name to write to, which takes the place of `target` once the block ends well."""
+    # One name per target, so that what a killed run left behind is overwritten and not collected.
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.replace(target)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports its own broken state and keeps the reason only as context.
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise RunError(
+            "a checkpoint could not be written; the one before it is untouched",
+            where=target,
+            found=getattr(reason, "strerror", None) or error,
+            hint="make room or choose another folder, then go on with run.resume=last",
+        ) from error
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            unfinished.unlink()

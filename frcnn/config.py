@@ -1,0 +1,177 @@
+"""The Hydra door: the schema, the defaults that a spec replaces, and the way out to plain settings."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml as pyyaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from frcnn.bridge import yaml
+from frcnn.bridge.document import Document
+from frcnn.entry.overrides import OWNED, fields_on
+from frcnn.errors import SpecError
+from frcnn.spec.check import cross_problems, field_problems
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import REQUIRED, Message, build, settings_of
+from frcnn.spec.model import ModelConfig
+from frcnn.spec.run import App
+
+Tree = dict[str, Any]
+
+
+def conf_dir() -> Path:
+    """The folder conf/ of the checkout, or the copy that the wheel carries."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package.parent / "conf", package / "conf") if path.is_dir())
+
+
+def register() -> None:
+    """Put the schema and the resolvers where Hydra finds them."""
+    ConfigStore.instance().store(name="schema", node=App, provider="frcnn")
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("optimizer_lr", _optimizer_lr, replace=True)
+
+
+def derive(command: str, trees: Mapping[str, Tree], sections: Sequence[str] = ()) -> str:
+    """Make a primary config from one in conf/.
+
+    Args:
+        command: name of the primary config in conf/.
+        trees: specs, as choices of a group `spec`; where there are any, the groups of TAO's tree are
+            empty unless they are named.
+        sections: optional sections to create with their defaults, so that single values can be set.
+
+    Returns:
+        The name of the primary config.
+    """
+    if not trees and not sections:
+        return command
+    store = ConfigStore.instance()
+    defaults = pyyaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
+    if trees:
+        for name, tree in trees.items():
+            store.store(group="spec", name=name, node=tree, package="_global_", provider="frcnn")
+        owned = [group for item in defaults if isinstance(item, dict) for group in item if group in OWNED]
+        defaults = [item for item in defaults if not (isinstance(item, dict) and set(item) & set(owned))]
+        defaults[1:1] = [{"spec": "???"}, *({group: None} for group in owned)]
+    created: Tree = {}
+    for path in sections:
+        *parents, last = path.split(".")
+        place = created
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        field = fields_on(path)[-1][1]
+        place[last] = {inner.name: inner.default for inner in settings_of(field.kind)}
+    store.store(name="sections", node=created, provider="frcnn")
+    name = f"{command}_derived"
+    store.store(name=name, node={"defaults": [*defaults, "sections"]}, provider="frcnn")
+    return name
+
+
+def spec_tree(document: Document, groups: Mapping[str, Sequence[str]]) -> Tree:
+    """A spec's settings for Hydra, without what the named groups replace.
+
+    Args:
+        document: the spec; its key is left out.
+        groups: groups named on the command line with their choices.
+    """
+    tree = yaml.tree(document.spec)
+    tree.pop("enc_key", None)
+    for group in (name for name in groups if name != "training"):
+        for path in OWNED[group]:
+            _drop(tree, path.split("."))
+    if "training" in groups:  # its optimizer and schedule are groups of their own
+        training = tree.get("training_config", {})
+        kept = {name: training[name] for name in ("optimizer", "learning_rate") if name in training}
+        tree["training_config"] = kept
+    for group in ("model", "backbone"):
+        for choice in groups.get(group, ()):
+            listed = pyyaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+            _drop_listed(tree.get("model_config", {}), listed, ModelConfig)
+    for section, values in document.extra.items():
+        tree[section] = values
+    source = Path(document.source)
+    tree["run"] = {"source": re.sub(r"[^\w.-]", "_", source.stem), **tree.get("run", {})}
+    tree["run"].setdefault("natural", _natural(document.spec))
+    tree["run"].setdefault("spec_folder", str(source.resolve().parent))
+    return tree
+
+
+def resolve(config: DictConfig, *, locate: Callable[[str], str] = str) -> App:
+    """The settings of a composed configuration, checked.
+
+    Args:
+        config: what Hydra composed.
+        locate: turns a dotted path into the place to show in messages.
+
+    Raises:
+        SpecError: everything that is wrong with the settings.
+    """
+    try:
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise readable(error) from None
+    app: App = build(App, tree)  # type: ignore[arg-type]
+    problems = [*field_problems(app, locate)]
+    known = {problem.where for problem in problems}
+    problems += [p for p in cross_problems(app, locate, app.run.tao_quirks) if p.where not in known]
+    if problems:
+        raise SpecError.of(problems)
+    return app
+
+
+def readable(error: Exception) -> SpecError:
+    """An error of Hydra or OmegaConf in our words."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = str(cause).strip().split("\n")
+    key = getattr(cause, "full_key", None)
+    return SpecError(lines[0].strip(), where=key or "settings")
+
+
+def _drop(tree: Tree, path: list[str]) -> None:
+    for name in path[:-1]:
+        tree = tree.get(name) or {}
+    tree.pop(path[-1], None)
+
+
+def _drop_listed(tree: Tree, listed: Tree, message: type[Message]) -> None:
+    fields = {field.name: field for field in settings_of(message)}
+    for name, value in listed.items():
+        field = fields[name]
+        for other in fields.values():
+            if field.oneof and other.oneof == field.oneof and other is not field:
+                tree.pop(other.name, None)
+        if field.is_message and isinstance(value, dict) and isinstance(tree.get(name), dict):
+            _drop_listed(tree[name], value, field.kind)
+        else:
+            tree.pop(name, None)
+
+
+def _natural(spec: Experiment) -> Tree:
+    """A spec's own size and scales, for a `model` group that is named over it."""
+    model, size = spec.model_config, spec.model_config.input_image_config.size_height_width
+    values = {
+        "height": size.height if size else 0,
+        "width": size.width if size else 0,
+        "scale": list(model.anchor_box_config.scale),
+        "pool_size": model.roi_pooling_config.pool_size,
+        "roi_mini_batch": model.roi_mini_batch,
+        "proposals": spec.evaluation_config.rpn_nms_max_boxes,
+    }
+    return {name: value for name, value in values.items() if value != REQUIRED}
+
+
+def _run_name(*, _root_: Any) -> str:
+    return f"{str(_root_.model_config.arch).replace(':', '_')}-{_root_.run.source}"
+
+
+def _optimizer_lr(factor: float = 1.0, *, _root_: Any) -> float:
+    optimizer = _root_.training_config.optimizer
+    rates = [member.lr for member in (optimizer.adam, optimizer.sgd, optimizer.rmsprop) if member is not None]
+    if not rates or not rates[0]:
+        raise ValueError("the schedule's base_lr follows the optimizer's lr, which is not set")
+    return float(rates[0]) * factor

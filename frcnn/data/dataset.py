@@ -1,0 +1,94 @@
+"""An index and a transform chain as a PyTorch data set."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from frcnn.data.images import read_image
+from frcnn.data.index import Index
+from frcnn.data.sample import Sample
+from frcnn.data.transforms import Transform, box_factors, box_sizes, clip_boxes, sample_generator
+from frcnn.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+
+class DetectionDataset(Dataset[Sample | DataError]):
+    """Samples of an index, addressed by number, or by (epoch, number) where chance is involved.
+
+    Args:
+        index: as `prepare` returns it.
+        transforms: the chain to network input.
+        channels: 3 for RGB images, 1 for gray.
+        min_size: (width, height) in the network input below which an object is dropped.
+        seed: what chance starts from.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        transforms: Sequence[Transform],
+        channels: int = 3,
+        min_size: tuple[float, float] = (1.0, 1.0),
+        seed: int = 0,
+    ) -> None:
+        self.index = index
+        self.transforms = tuple(transforms)
+        self.channels, self.min_size, self.seed = channels, min_size, seed
+        self._warned = False
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample | DataError:
+        """The sample, or in a worker the error: torch would re-raise it with its traceback as message."""
+        epoch, number = key if isinstance(key, tuple) else (0, key)
+        try:
+            return self.sample(number, epoch=epoch)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return error
+
+    def sample(self, number: int, *, epoch: int = 0) -> Sample:
+        """Read and transform an image.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        path, rows = self.index.path(number), self.index.objects(number)
+        image = read_image(path, channels=self.channels).float()
+        original_size = (image.shape[1], image.shape[2])
+        boxes = self._boxes_in(original_size, number)
+        generator = sample_generator(seed=self.seed, epoch=epoch, index=number)
+        for transform in self.transforms:
+            image, boxes = transform(image, boxes, generator)
+        boxes = clip_boxes(boxes, size=(image.shape[1], image.shape[2]))
+        width, height = box_sizes(boxes)
+        keep = (width > 0) & (height > 0) & (width >= self.min_size[0]) & (height >= self.min_size[1])
+        return Sample(
+            image=image,
+            boxes=boxes[keep],
+            labels=torch.from_numpy(self.index.class_ids[rows]).long()[keep],
+            difficult=torch.from_numpy(self.index.difficult[rows])[keep],
+            original_size=original_size,
+            id=str(path),
+        )
+
+    def _boxes_in(self, size: tuple[int, int], number: int) -> Tensor:
+        """The labels of an image in its file's pixels. TAO: a record's own size is what labels refer to."""
+        boxes = torch.from_numpy(self.index.boxes[self.index.objects(number)])
+        labelled = (int(self.index.sizes[number][0]), int(self.index.sizes[number][1]))
+        if labelled == size:
+            return boxes
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "%s is %dx%d, its label says %dx%d; boxes are scaled to the file (said once)",
+                *(self.index.path(number), size[1], size[0], labelled[1], labelled[0]),
+            )
+        return boxes * box_factors([labelled], size=size)

@@ -1,0 +1,65 @@
+"""The help page of a command, printed from conf/ in a blink."""
+
+import re
+from pathlib import Path
+
+from frcnn.entry.overrides import choices
+
+PAGE = """{title}
+
+usage: python scripts/{command}.py [group=choice ...] [setting=value ...]
+
+{examples}
+
+groups (group=choice; * is used when nothing is said):
+{groups}
+
+settings: any value of the tree, such as {setting}; docs/spec-reference.md lists them all.
+
+flags:
+  -m                 sweep: every combination of comma-separated values
+  -r DIR             folder of the run
+  --cfg job          print the settings and stop
+  -h, --help         this page
+"""
+
+EXAMPLES = {
+    "train": (
+        "  python scripts/train.py backbone=resnet18 lr=soft_start",
+        "  python scripts/train.py spec=their_spec.txt training_config.num_epochs=2",
+        "  python scripts/train.py -m backbone=resnet18,resnet34 optimizer=adam,sgd",
+    ),
+    "evaluate": (
+        "  python scripts/evaluate.py model_path=RUN/checkpoints/best.ckpt",
+        "  python scripts/evaluate.py model_path=FILE spec=their_spec.txt",
+        "  python scripts/evaluate.py model_path=FILE evaluation=coco",
+    ),
+}
+
+
+def page(command: str, conf: Path) -> str:
+    """The help text of one command."""
+    primary = (conf / f"{command}.yaml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"^  - (\w+): (.+)$", primary, re.MULTILINE))
+    lines = []
+    for group, names in choices(conf).items():
+        if group not in defaults:
+            continue
+        chosen = defaults[group]
+        default = defaults.get(chosen.strip("${}"), chosen) if chosen.startswith("${") else chosen
+        lines.append(f"  {group}")
+        for name in names:
+            mark = "*" if name == default else " "
+            lines.append(f"   {mark}{name:<14} {_description(conf / group / f'{name}.yaml')}")
+    return PAGE.format(
+        title=primary.partition("\n")[0].lstrip("# "),
+        command=command,
+        examples="\n".join(EXAMPLES[command]),
+        groups="\n".join(lines),
+        setting="training_config.num_epochs=2",
+    )
+
+
+def _description(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return lines[1].lstrip("# ") if lines[0].startswith("# @package") else lines[0].lstrip("# ")

@@ -1,0 +1,232 @@
+"""What a command line says, checked against conf/ and the settings before Hydra is even imported."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from frcnn.errors import SpecError
+from frcnn.spec.fields import Message, Setting, settings_of
+from frcnn.spec.run import App
+
+OVERRIDE = re.compile(r"(?P<mark>[+~]{0,2})(?P<key>[^=@]+)(?:@[^=]*)?(?:=(?P<value>.*))?", re.DOTALL)
+FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name"}
+
+ELSEWHERE = {
+    "trainer.max_epochs": "training_config.num_epochs",
+    "trainer.max_steps": "training_config.num_epochs",
+    "trainer.check_val_every_n_epoch": "evaluation_config.validation_period_during_training",
+    "trainer.val_check_interval": "evaluation_config.validation_period_during_training",
+    "trainer.logger": "logger=csv|tensorboard|wandb|none",
+    "trainer.enable_checkpointing": "training_config.checkpoint_interval",
+    "trainer.callbacks": "training_config.early_stopping and training_config.checkpoint_interval",
+    "trainer.default_root_dir": "hydra.run.dir",
+    "trainer.resume_from_checkpoint": "training_config.resume_from_model",
+}
+"""Lightning's words for what is a TAO field here."""
+
+RATES = "training_config.learning_rate.soft_start.base_lr or training_config.learning_rate.step.base_lr"
+NUMBERS = {"lr": RATES, "optimizer": RATES, "training": "training_config.num_epochs"}
+
+OWNED = {
+    "optimizer": ["training_config.optimizer"],
+    "lr": ["training_config.learning_rate"],
+    "dataset": ["dataset_config"],
+    "augmentation": ["augmentation_config"],
+    "evaluation": ["evaluation_config"],
+    "inference": ["inference_config"],
+    "training": ["training_config"],
+    "model": [],
+    "backbone": [],
+}
+"""Groups of TAO's tree and the sections that each replaces whole; model and backbone replace single keys."""
+
+
+@dataclass
+class CommandLine:
+    """The arguments of a command, taken apart.
+
+    Attributes:
+        flags: Hydra's own flags, with their values.
+        overrides: what is left for Hydra.
+        values: `spec`, `model_path` and `enc_key`, each a list of values.
+        help: whether --help was asked for.
+    """
+
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    values: dict[str, list[str]] = field(default_factory=dict)
+    help: bool = False
+
+    @property
+    def groups(self) -> set[str]:
+        """Groups of TAO's tree that the command line names."""
+        return {key for _, key, _ in map(split, self.overrides) if key in OWNED}
+
+    @property
+    def debug(self) -> bool:
+        """Whether stack traces are wanted."""
+        return any(re.fullmatch(r"run\.debug=(true|True|1|yes|on)", item) for item in self.overrides)
+
+
+def split(override: str) -> tuple[str, str, str | None]:
+    """Mark (+, ++, ~ or nothing), key and value of an override."""
+    match = OVERRIDE.fullmatch(override)
+    return (match["mark"], match["key"].strip(), match["value"]) if match else ("", override, None)
+
+
+def parse(argv: Sequence[str]) -> CommandLine:
+    """Take a command line apart.
+
+    Raises:
+        SpecError: an argument that is neither a flag nor key=value.
+    """
+    line, rest = CommandLine(), list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            line.help = True
+        elif word == "-r":
+            line.overrides.append(f"hydra.run.dir={rest.pop(0) if rest else ''}")
+        elif word.startswith("-"):
+            line.flags += [word, rest.pop(0)] if word in FLAGS_WITH_VALUE and rest else [word]
+        elif "=" not in word and not word.startswith("~"):
+            hint = "settings are written key=value, groups group=choice; --help lists them"
+            raise SpecError("is no setting", where="command line", found=word, hint=hint)
+        else:
+            _, key, value = split(word)
+            if key in ("spec", "model_path", "enc_key"):
+                line.values[key] = [part.strip("'\"") for part in re.split(r",(?=\S)", value or "")]
+            else:
+                line.overrides.append(word)
+    return line
+
+
+def check(overrides: Sequence[str], conf: Path) -> None:
+    """Refuse unknown groups, choices and settings, all in one go.
+
+    Raises:
+        SpecError: what is unknown, with the nearest names.
+    """
+    groups = choices(conf)
+    problems = [p for item in overrides for p in _problems(*split(item), groups)]
+    if problems:
+        raise SpecError.of(problems, where="command line")
+
+
+def choices(conf: Path) -> dict[str, list[str]]:
+    """Groups of conf/ with the names of their files."""
+    folders = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
+    return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in folders}
+
+
+def sections(overrides: Sequence[str]) -> list[str]:
+    """Optional sections that overrides reach into, outermost first; they have to exist by then."""
+    found: dict[str, None] = {}
+    for mark, key, value in map(split, overrides):
+        if "~" not in mark and value != "null":
+            inner = fields_on(key)[: -1 if not (value or "").startswith("{") else None]
+            found |= {path: None for path, item, _ in inner if item.optional and item.is_message}
+    return list(found)
+
+
+def expand(overrides: Sequence[str], existing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Overrides with what they imply: oneof siblings to clear, map entries to replace.
+
+    Args:
+        overrides: as typed.
+        existing: keys that each map holds before overriding (interface: a map value replaces).
+
+    Returns:
+        Overrides for Hydra, in order.
+    """
+    result: list[str] = []
+    for override in overrides:
+        mark, key, value = split(override)
+        path = fields_on(key)
+        if path and value != "null" and "~" not in mark:
+            result += [f"{sibling}=null" for _, _, siblings in path for sibling in siblings]
+        if path and is_map_value(mark, key, value):
+            result += [f"~{key}.{old}" for old in existing.get(key, ())]
+            override = f"++{override}"
+        result.append(override)
+    return result
+
+
+def is_map_value(mark: str, key: str, value: str | None) -> bool:
+    """Whether an override gives a whole map a new value."""
+    path = fields_on(key)
+    return bool(path and path[-1][0] == key and path[-1][1].shape == "map" and not mark and value)
+
+
+def fields_on(key: str) -> list[tuple[str, Setting, list[str]]]:
+    """The settings along a dotted key as (path, setting, paths of its oneof siblings); empty if unknown."""
+    found: list[tuple[str, Setting, list[str]]] = []
+    message: type[Message] | None = App
+    prefix = ""
+    for name in key.split("."):
+        if found and (name.isdigit() or found[-1][1].shape == "map"):
+            continue
+        fields = {item.name: item for item in settings_of(message)} if message else {}
+        if name not in fields:
+            return []
+        parent, prefix, setting = prefix, f"{prefix}.{name}".lstrip("."), fields[name]
+        others = [f for f in fields.values() if setting.oneof and f.oneof == setting.oneof and f is not setting]
+        found.append((prefix, setting, [f"{parent}.{other.name}" for other in others]))
+        message = setting.kind if setting.is_message else None
+    return found
+
+
+def _problems(mark: str, key: str, value: str | None, groups: Mapping[str, list[str]]) -> Iterator[SpecError]:
+    where = "command line"
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        return
+    if key in groups:
+        yield from _choice_problems(key, value or "", groups[key])
+    elif key in ELSEWHERE:
+        yield SpecError("is set elsewhere", where=where, found=key, hint=ELSEWHERE[key])
+    elif not fields_on(key):
+        hint = _nearest(key, groups)
+        yield SpecError("unknown setting", where=where, found=f"{mark}{key}", hint=hint)
+
+
+def _choice_problems(group: str, value: str, names: list[str]) -> Iterator[SpecError]:
+    if "(" in value or value == "null":
+        return  # a sweep function, which Hydra reads
+    for choice in value.strip("[]").split(","):
+        choice = choice.strip().strip("'\"")
+        if choice in names:
+            continue
+        if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", choice, re.IGNORECASE) and group in NUMBERS:
+            hint: str | None = f"to set a number: {NUMBERS[group]}"
+        elif group == "model" and re.search(r"[./]", choice):
+            hint = "a model file is given as model_path=FILE"
+        else:
+            near = difflib.get_close_matches(choice, names, n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else None
+        found = f"{group}={choice}"
+        yield SpecError("no such choice", where="command line", found=found, allowed=", ".join(names), hint=hint)
+
+
+def _nearest(key: str, groups: Mapping[str, list[str]]) -> str:
+    parent, _, last = key.rpartition(".")
+    path = fields_on(parent) if parent else []
+    message: type[Message] = path[-1][1].kind if path and path[-1][1].is_message else App
+    names = [item.name for item in settings_of(message)] + ([] if parent else list(groups))
+    near = difflib.get_close_matches(last, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f"{parent}.{name}".lstrip(".") for name in near) + "?"
+    homes = [path for path in _all_paths(App, "") if path.rpartition(".")[2] == last]
+    if homes:
+        return f"did you mean {' or '.join(homes[:3])}?"
+    inside = f"{parent or 'the top level'} holds {', '.join(names)}"
+    return inside if path or not parent else "--help lists groups; docs/spec-reference.md lists settings"
+
+
+def _all_paths(message: type[Message], prefix: str) -> Iterator[str]:
+    for item in settings_of(message):
+        path = f"{prefix}.{item.name}".lstrip(".")
+        yield path
+        if item.is_message and item.shape == "one":
+            yield from _all_paths(item.kind, path)

@@ -1,0 +1,50 @@
+"""Lightning's loggers for a run, as the settings ask for them."""
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from frcnn.spec.run import App
+from frcnn.spec.training import VisualizerConfig, WandBConfig, WandBMode
+
+log = logging.getLogger(__name__)
+
+
+def build_loggers(app: App, folder: Path) -> list[Logger]:
+    """CSV, TensorBoard and W&B, as far as `logger` and the spec's visualizer ask for them."""
+    visualizer = app.training_config.visualizer or VisualizerConfig()
+    loggers: list[Logger] = []
+    if app.logger.csv:
+        loggers.append(CSVLogger(folder, name="", version=""))
+    if app.logger.tensorboard or visualizer.enabled:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False))
+    if app.logger.wandb or visualizer.wandb_config is not None:
+        loggers.append(_wandb(visualizer.wandb_config or WandBConfig(), app, folder))
+    return loggers
+
+
+def _wandb(config: WandBConfig, app: App, folder: Path) -> WandbLogger:
+    mode = os.environ.get("WANDB_MODE") or config.mode.name.lower()
+    if mode == "online" and not _has_key():
+        log.warning("W&B has no key: the run is kept offline in %s; `wandb sync` sends it", folder / "wandb")
+        mode = "offline"
+    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return WandbLogger(
+        project=config.project or "frcnn",
+        name=f"{config.name}_{stamp}" if config.name else app.run.name,
+        entity=config.entity or None,
+        tags=list(config.tags) or None,
+        notes=config.notes or None,
+        save_dir=folder,
+        mode=mode,
+    )
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "api.wandb" in netrc.read_text(encoding="utf-8", errors="replace")

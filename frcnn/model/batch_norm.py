@@ -1,0 +1,99 @@
+"""Batch normalisation as the detector needs it: running statistics that start well, freezing, masking."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` (same state dict) with three differences.
+
+    Running statistics are bias-corrected: step t weighs its batch by `max(1 / t, momentum)`, with
+    t = `num_batches_tracked`. They are usable after one step, where a small momentum alone keeps most of
+    the initial zeros and ones for a hundred. Weights from elsewhere keep their statistics if t starts large.
+
+    `frozen` uses the running statistics in training too; gamma and beta still train unless their
+    requires_grad says otherwise.
+
+    `valid` (N,) leaves rows of a batch out of the statistics.
+
+    Args:
+        channels: C.
+        eps: TAO: 1e-3 almost everywhere.
+        momentum: torch's convention, the weight of the new value: 1 - Keras' momentum.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-3, momentum: float = 0.01) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+        self.frozen = False
+
+    @property
+    def uses_running_statistics(self) -> bool:
+        """Whether the next call takes stored statistics instead of the batch's."""
+        return self.frozen or not self.training
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) -> the same; valid: (N,) bool, or None where every row counts."""
+        if self.uses_running_statistics:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if valid is not None:
+            return self._masked(x, valid)
+        # With momentum 1 torch leaves the batch's own mean and (Bessel-corrected) variance in these.
+        mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = F.batch_norm(x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        self._track(mean, variance, 1)
+        return y
+
+    def _masked(self, x: Tensor, valid: Tensor) -> Tensor:
+        rows = valid.float()[:, None]
+        count = rows.sum().clamp(min=1)
+        mean = (x.float().mean((2, 3)) * rows).sum(0) / count
+        centred = x - mean[:, None, None]
+        variance = (centred.square().mean((2, 3)) * rows).sum(0) / count
+        samples = count * x.shape[2] * x.shape[3]
+        self._track(mean, variance * (samples / (samples - 1).clamp(min=1)), valid.any())
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, counts: Tensor | int) -> None:
+        self.num_batches_tracked.add_(counts)
+        weight = self.num_batches_tracked.float().reciprocal().clamp(min=self.momentum, max=1) * counts
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
+
+
+def conv_bn(conv: nn.Module, bn: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """`bn(conv(x), valid)`; without a gradient and with stored statistics as one convolution.
+
+    Folding costs a pass over the weights and saves two over the activations. Nothing is cached, so nothing
+    can be stale. Layers of other types or with hooks (fake-quantised, observed) and layers that are being
+    exported are called one by one.
+    """
+    if (
+        type(conv) is nn.Conv2d
+        and type(bn) is BatchNorm2d
+        and bn.uses_running_statistics
+        and not torch.is_grad_enabled()
+        and not _observed(conv, bn)
+    ):
+        weight, bias = fold(conv, bn)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    y: Tensor = bn(conv(x), valid)
+    return y
+
+
+def fold(conv: nn.Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals `bn(conv(x))` with stored statistics."""
+    scale = torch.rsqrt(bn.running_var + bn.eps) * bn.weight
+    shift = -bn.running_mean if conv.bias is None else conv.bias - bn.running_mean
+    return conv.weight * scale[:, None, None, None], shift * scale + bn.bias
+
+
+def _observed(*layers: nn.Module) -> bool:
+    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    return exporting or any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)

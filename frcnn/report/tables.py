@@ -1,0 +1,97 @@
+"""Tables for the console and, as plain text, for log files."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from frcnn.metrics import EvaluationResult
+
+UNDEFINED = "-"
+METRICS = {"area": "area under the curve", "voc07": "11-point VOC 2007"}
+
+
+def evaluation_table(result: EvaluationResult) -> RenderableType:
+    """Figures per class, and mAP in the last line.
+
+    Precision and recall stand once at the score threshold, as TAO prints them, and once where F1 is best.
+    """
+    several = len(result.iou_thresholds) > 1
+    difficult = any(figure.difficult for figure in result.per_class.values())
+    table = Table(
+        title=f"{result.images:,} images · AP: {METRICS[result.metric]} · score ≥ {result.score_threshold:g}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="dim",
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    # On a narrow console only names and the longest column fold: a number that is cut misleads.
+    table.add_column("\nClass", style="bold", overflow="fold")
+    headers = ["\nAP", "Preci-\nsion", "\nRecall", "Best F1:\nP/R @ score", "RPN\nrecall", "Ground\ntruth"]
+    for header in [*headers, *(["Diffi-\ncult"] if difficult else []), "Detec-\ntions"]:
+        table.add_column(header, justify="right", no_wrap="@" not in header)
+    for name, figure in result.per_class.items():
+        best = UNDEFINED
+        if (point := figure.best_f1) is not None:
+            best = f"{point.precision:.3f}/{point.recall:.3f} @ {point.score:.2f}"
+        table.add_row(
+            Text(name),
+            _decimals(figure.AP),
+            _decimals(figure.precision),
+            _decimals(figure.recall),
+            best,
+            _decimals(figure.rpn_recall),
+            f"{figure.ground_truth:,}",
+            *([f"{figure.difficult:,}"] if difficult else []),
+            f"{figure.detections:,}",
+        )
+    iou = result.iou_thresholds
+    lines = [f"mAP@{t:g} = {_decimals(mean)}" for t, mean in zip(iou, result.mAP_per_iou, strict=True)]
+    if several:
+        lines.append(f"mAP@[{iou[0]:g}:{iou[-1]:g}] = {_decimals(result.mAP)}")
+    return Group(table, *(Text(line) for line in lines[:-1]), Text(lines[-1], style="bold green"))
+
+
+def rows_table(rows: Sequence[Mapping[str, object]], *, title: str) -> Table:
+    """One row per mapping; columns are the keys in the order of their first appearance.
+
+    Numbers are set right-aligned with separators, missing values and None as a dash.
+    """
+    table = Table(
+        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    for key in keys:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
+        header = Text(key.replace("_", " "))
+        table.add_column(header, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(key)) for key in keys))
+    return table
+
+
+def render(renderable: RenderableType, *, width: int = 120) -> str:
+    """Plain text of what `rich` would print: no colours, no control characters, no trailing blanks."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, color_system=None, force_terminal=False).print(renderable)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().split("\n"))
+
+
+def _decimals(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.4f}"
+
+
+def _cell(value: object) -> Text:
+    """As text, not markup: names from files may hold brackets."""
+    if value is None:
+        return Text(UNDEFINED)
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))

@@ -1,0 +1,88 @@
+"""What TAO has no word for: how a run behaves, on which devices, and where it reports."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import Message, above, at_least, one_of, setting, settings_of
+
+
+def option(doc: str, **rest: Any) -> Any:
+    """Declare a setting that has no place, and so no number, in TAO's schema."""
+    return setting(0, doc, **rest)
+
+
+@dataclass
+class Natural(Message):
+    """What suits a data set; conf/dataset files set it and conf/model reads it."""
+
+    height: int = option("height of the network input, pixels", default=0)
+    width: int = option("width of the network input, pixels", default=0)
+    scale: list[float] = option("anchor scales, pixels", factory=list)
+    pool_size: int = option("side of the region crops, feature cells", default=7)
+    roi_mini_batch: int = option("regions per image that train the head", default=256)
+    proposals: int = option("proposals per image in evaluation", default=300)
+
+
+@dataclass
+class Run(Message):
+    """How a run behaves."""
+
+    name: str = option("name of the run; empty means arch and data set", default="")
+    source: str = option("what the settings come from: a data set or a spec file; part of the name", default="")
+    data_root: str = option("folder that holds the data set of conf/dataset", default="")
+    model_path: str = option("checkpoint to evaluate; given as model_path=FILE", default="")
+    generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
+    natural: Natural = option("what suits the data set", factory=Natural)
+    mounts: dict[str, str] = option("prefixes of a spec's paths and where they are here", factory=dict)
+    difficult: str = option(
+        "ignore: difficult objects do not count in evaluation; none: they do",
+        default="ignore",
+        rule=one_of("ignore", "none"),
+    )
+    tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
+    channels_last: bool = option("keep images channels last in memory, which is faster", default=True)
+    num_workers: int = option("loader processes; -1 chooses by the number of cores", default=-1, rule=at_least(-1))
+    resume: str = option("last: go on from the run folder's last checkpoint", default="", rule=one_of("", "last"))
+    spec_folder: str = option("folder of the spec file; its relative paths are tried there too", default="")
+    overwrite: bool = option("replace a run that the folder holds", default=False)
+    debug: bool = option("show stack traces", default=False)
+
+
+@dataclass
+class Trainer(Message):
+    """Devices and precision, in Lightning's words; epochs and periods are TAO's fields."""
+
+    accelerator: str = option("auto, cpu, gpu, ...", default="auto")
+    devices: str = option("auto, a number, or a list such as '0,2'", default="auto")
+    num_nodes: int = option("machines", default=1, rule=at_least(1))
+    strategy: str = option("auto, ddp, ...", default="auto")
+    precision: str = option("32-true, bf16-mixed, 16-mixed", default="32-true")
+    gradient_clip_val: float = option("largest gradient norm; 0 means any", default=0.0, rule=at_least(0))
+    accumulate_grad_batches: int = option("batches per optimizer step", default=1, rule=at_least(1))
+    limit_train_batches: float = option("share (to 1) or number of training batches", default=1.0, rule=above(0))
+    limit_val_batches: float = option("share (to 1) or number of validation batches", default=1.0, rule=above(0))
+
+
+@dataclass
+class Logger(Message):
+    """Where metrics go besides the console."""
+
+    csv: bool = option("metrics.csv in the run folder", default=False)
+    tensorboard: bool = option("TensorBoard files in the run folder", default=False)
+    wandb: bool = option("Weights & Biases; settings in training_config.visualizer.wandb_config", default=False)
+
+
+@dataclass
+class App(Experiment):
+    """The whole tree of settings: a TAO experiment and what stands beside it."""
+
+    run: Run = option("how the run behaves", factory=Run)
+    trainer: Trainer = option("devices and precision", factory=Trainer)
+    logger: Logger = option("where metrics go", factory=Logger)
+
+    def experiment(self) -> Experiment:
+        """TAO's part, without the key, which is written nowhere."""
+        spec = Experiment(**{field.name: getattr(self, field.name) for field in settings_of(Experiment)})
+        spec.enc_key = ""
+        return spec

@@ -1,0 +1,98 @@
+"""Overlaps and matches on a handful of boxes, and against a plain loop on random ones."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frcnn.metrics.matching import greedy_match, pairwise_iou
+
+
+def test_iou_of_half_overlapping_boxes():
+    a = np.array([[0, 0, 10, 10.0]])
+    b = np.array([[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30], [10, 0, 20, 10.0]])
+    assert pairwise_iou(a, b)[0] == pytest.approx([50 / 150, 1, 0, 0])
+
+
+def test_offset_counts_pixels():
+    # 10 x 10 and 10 x 10 pixels that share a column of 10
+    a, b = np.array([[0, 0, 9, 9.0]]), np.array([[9, 0, 18, 9.0]])
+    assert pairwise_iou(a, b, offset=1.0).item() == pytest.approx(10 / 190)
+    assert pairwise_iou(a, b).item() == 0
+
+
+def test_empty_boxes_overlap_nothing():
+    box = np.zeros((1, 4))
+    assert pairwise_iou(box, box).item() == 0
+
+
+def match(overlaps, *, difficult=None, thresholds=(0.5,), same_class=None):
+    overlaps = np.array([overlaps], dtype=float)
+    same_class = np.ones(overlaps.shape, bool) if same_class is None else np.array([same_class])
+    difficult = np.zeros((1, overlaps.shape[2]), bool) if difficult is None else np.array([difficult])
+    matched, ignored = greedy_match(overlaps, same_class, difficult, thresholds=np.array(thresholds))
+    return matched[:, 0].tolist(), ignored[:, 0].tolist()
+
+
+def test_the_second_on_one_object_is_a_duplicate():
+    assert match([[0.8], [0.9]]) == ([[True, False]], [[False, False]])
+
+
+def test_a_detection_falls_back_to_the_best_free_object():
+    assert match([[0.9, 0.6], [0.8, 0.7]]) == ([[True, True]], [[False, False]])
+
+
+def test_each_threshold_matches_on_its_own():
+    # at 0.5 the first takes object 0 and leaves object 1 to the second; at 0.65 nothing is left for it
+    assert match([[0.9, 0.6], [0.8, 0.6]], thresholds=[0.5, 0.65])[0] == [[True, True], [True, False]]
+
+
+def test_threshold_is_inclusive():
+    assert match([[0.5]])[0] == [[True]]
+
+
+def test_difficult_objects_absorb_any_number_but_come_second():
+    matched, ignored = match([[0.9, 0.6], [0.9, 0.6], [0.9, 0.4]], difficult=[True, False])
+    assert matched == [[True, False, False]]
+    assert ignored == [[False, True, True]]
+
+
+def test_other_classes_do_not_match():
+    assert match([[0.9]], same_class=[[False]]) == ([[False]], [[False]])
+
+
+def test_no_ground_truth():
+    assert match(np.zeros((2, 0))) == ([[False, False]], [[False, False]])
+
+
+def loop_match(overlaps, same_class, difficult, threshold):
+    """What the docstring says, one detection and one object at a time."""
+    used, outcome = set(), []
+    for overlap, same in zip(overlaps, same_class, strict=True):
+        best, partner, excused = threshold, None, False
+        for slot, iou in enumerate(overlap):
+            if not same[slot] or iou < threshold:
+                continue
+            if difficult[slot]:
+                excused = True
+            elif slot not in used and (partner is None or iou > best):
+                best, partner = iou, slot
+        used.add(partner)
+        outcome.append("hit" if partner is not None else "ignored" if excused else "miss")
+    return outcome
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(0, 8), st.integers(0, 6))
+def test_equals_a_plain_loop(seed, images, detections, slots):
+    rng = np.random.default_rng(seed)
+    overlaps = rng.integers(0, 11, (images, detections, slots)) / 10  # coarse, so that ties are common
+    same_class = rng.random((images, detections, slots)) < 0.7
+    difficult = rng.random((images, slots)) < 0.3
+    thresholds = np.array([0.3, 0.5, 0.8])
+    matched, ignored = greedy_match(overlaps, same_class, difficult, thresholds=thresholds)
+    for t, threshold in enumerate(thresholds):
+        for i in range(images):
+            expected = loop_match(overlaps[i], same_class[i], difficult[i], threshold)
+            assert matched[t, i].tolist() == [outcome == "hit" for outcome in expected]
+            assert ignored[t, i].tolist() == [outcome == "ignored" for outcome in expected]

@@ -1,0 +1,123 @@
+"""Figures hold the data they are given, and their labels do not run into each other."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
+from frcnn.report.plots import (
+    map_figure,
+    precision_recall_figure,
+    read_metrics,
+    smooth,
+    spread,
+    training_figure,
+)
+
+CSV = """step,epoch,train/loss_step,train/loss_epoch,lr,val/mAP,val/AP/car,val/AP/van
+0,0,4.0,,0.1,,,
+1,0,2.0,,0.2,,,
+1,0,,3.0,,,,
+1,0,,,,0.25,0.5,0.0
+2,1,1.0,,0.3,,,
+2,1,,,,0.5,0.625,0.375
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(CSV)
+    return read_metrics(path)
+
+
+def drawn(figure):
+    """Render, so that layout and fonts are exercised."""
+    figure.canvas.draw()
+    return figure
+
+
+def test_columns_lose_their_gaps(metrics):
+    assert metrics["val/mAP"].epoch.tolist() == [0, 1]
+    assert metrics["val/mAP"].value.tolist() == [0.25, 0.5]
+    assert metrics["lr"].step.tolist() == [0, 1, 2]
+
+
+def test_a_loss_logged_per_step_and_epoch_is_the_one_per_step(metrics):
+    assert metrics["train/loss"].value.tolist() == [4, 2, 1]
+    assert metrics["train/loss_epoch"].value.tolist() == [3]
+
+
+def test_training_figure(metrics):
+    losses, rates = drawn(training_figure(metrics)).axes
+    assert losses.get_yscale() == "log"
+    assert losses.lines[-1].get_ydata().tolist() == [4, 2, 1]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["total"]
+    assert rates.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3]
+
+
+def test_map_figure_counts_epochs_from_one_and_names_every_line(metrics):
+    axes = drawn(map_figure(metrics)).axes[0]
+    assert axes.lines[0].get_xdata().tolist() == [1, 2]
+    assert {text.get_text() for text in axes.texts} == {"car 0.625", "van 0.375", "mAP 0.500"}
+    assert axes.get_title(loc="right") == "best mAP 0.500 in epoch 2"
+
+
+@pytest.mark.parametrize("draw", [training_figure, map_figure])
+def test_a_run_that_logged_nothing_is_an_empty_figure(draw):
+    assert not drawn(draw({})).axes[0].lines
+
+
+def test_precision_recall_figure_leaves_out_what_is_undefined():
+    curve = (np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0]))
+    common = {"precision": None, "recall": None, "rpn_recall": None, "ground_truth": 2, "difficult": 0}
+    car = ClassResult(
+        AP=0.8,
+        AP_per_iou=(0.8,),
+        best_f1=OperatingPoint(0.3, 2 / 3, 1.0),
+        detections=3,
+        curve=curve,
+        **common,
+    )
+    empty = (np.zeros(0), np.zeros(0))
+    van = ClassResult(AP=None, AP_per_iou=(None,), best_f1=None, detections=0, curve=empty, **common)
+    bus = ClassResult(AP=0.0, AP_per_iou=(0.0,), best_f1=None, detections=0, curve=empty, **common)
+    result = EvaluationResult(
+        mAP=0.8,
+        mAP_per_iou=(0.8,),
+        metric="area",
+        iou_thresholds=(0.5,),
+        score_threshold=0.0,
+        images=1,
+        per_class={"car": car, "van": van, "bus": bus},
+    )
+    axes = drawn(precision_recall_figure(result)).axes[0]
+    envelope, best = axes.lines
+    assert envelope.get_label() == "car  AP 0.800"
+    assert envelope.get_xdata().tolist() == [0, 0.5, 0.5, 1]
+    assert envelope.get_ydata() == pytest.approx([1, 1, 2 / 3, 2 / 3])
+    assert (best.get_xdata(), best.get_ydata()) == ([1.0], [2 / 3])
+
+
+def test_smooth_keeps_short_curves_and_the_mean_of_constant_ones():
+    assert smooth(np.array([3.0, 1.0, 2.0])).tolist() == [3, 1, 2]
+    assert smooth(np.full(100, 7.0)) == pytest.approx(7)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert smooth(noise).std() < noise.std() / 3
+
+
+def test_spread_moves_only_what_is_too_close():
+    assert spread([0.2, 0.8], gap=0.1) == [0.2, 0.8]
+    assert spread([0.5, 0.5], gap=0.1) == pytest.approx([0.45, 0.55])
+    assert spread([1.0, 0.98, 0.1], gap=0.1) == pytest.approx([1.0, 0.9, 0.1])
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_spread_keeps_order_distance_and_bounds(heights):
+    placed = spread(heights, gap=0.05)
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    assert all(placed[b] - placed[a] >= 0.05 - 1e-6 for a, b in pairwise(order))
+    assert all(-1e-6 <= height <= 1 + 1e-6 for height in placed)
