@@ -23,6 +23,7 @@ from frcnn.model.backbones import BACKBONES, build_backbone
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.optim import optimizers, schedules
 from frcnn.paths import PathFinder, load_mounts
+from frcnn.spec.augmentation import ColorAugmentation, SpatialAugmentation
 from frcnn.spec.dataset import DataSource
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.experiment import Experiment
@@ -259,7 +260,9 @@ def _read(source: DataSource, spec: Experiment, *, fold: int | None, validation:
     files = find_records(source.tfrecords_path)
     if fold is not None:
         files = select_fold(files, fold, validation=validation)
-    return read_tfrecords(files, image_root=root, image_extension=extension, name=source.tfrecords_path)
+    return read_tfrecords(
+        files=files, name=source.tfrecords_path, image_root=root, image_extension=extension
+    )
 
 
 def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
@@ -296,7 +299,8 @@ def refuse_unavailable(app: App) -> None:
     training, model = app.training_config, app.model_config
     problems = []
     if model.arch not in BACKBONES:
-        problems.append(SpecError(LATER, where="model_config.arch", found=model.arch, allowed=", ".join(BACKBONES)))
+        allowed = ", ".join(BACKBONES)
+        problems.append(SpecError(LATER, where="model_config.arch", found=model.arch, allowed=allowed))
     if model.input_image_config.size_height_width is None:
         where = "model_config.input_image_config.size_min"
         problems.append(SpecError(LATER, where=where, hint="size_height_width { height width }"))
@@ -313,17 +317,15 @@ def refuse_unavailable(app: App) -> None:
         "dataset_config.sampling_mode": 0,
     }
     if training.enable_augmentation:
-        spatial = {field.name for field in settings_of(type(app.augmentation_config.spatial_augmentation))}
-        color = {field.name for field in settings_of(type(app.augmentation_config.color_augmentation))}
-        spatial -= {"hflip_probability", "rotate_probability"}
-        for group, names in (("spatial_augmentation", spatial), ("color_augmentation", color - {"contrast_center"})):
-            for name in names:
-                neutral[f"augmentation_config.{group}.{name}"] = 1.0 if name.startswith("zoom") else 0.0
+        harmless = {"hflip_probability", "rotate_probability", "contrast_center"}
+        for group, message in (("spatial", SpatialAugmentation), ("color", ColorAugmentation)):
+            for name in {field.name for field in settings_of(message)} - harmless:
+                path = f"augmentation_config.{group}_augmentation.{name}"
+                neutral[path] = 1.0 if name.startswith("zoom") else 0.0
     for path, _, value in walk(app):
         if path.endswith("source_weight") and value != 1.0:
-            problems.append(SpecError(LATER, where=path, found=value, allowed="1.0"))
+            problems.append(SpecError(LATER, where=path, found=value, allowed=1.0))
         elif path in neutral and value != neutral[path]:
-            allowed = repr(neutral[path])
-            problems.append(SpecError(LATER, where=path, found=value, allowed=allowed))
+            problems.append(SpecError(LATER, where=path, found=value, allowed=repr(neutral[path])))
     if problems:
         raise SpecError.of(problems)

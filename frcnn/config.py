@@ -166,7 +166,9 @@ def _natural(spec: Experiment) -> Tree:
 
 
 def _run_name(*, _root_: Any) -> str:
-    return f"{str(_root_.model_config.arch).replace(':', '_')}-{_root_.run.source}"
+    # A sweep over specs has no arch of its own; its folder is called sweep.
+    arch = "sweep" if OmegaConf.is_missing(_root_.model_config, "arch") else str(_root_.model_config.arch)
+    return "-".join(filter(None, [arch.replace(":", "_"), _root_.run.source]))
 
 
 def _optimizer_lr(factor: float = 1.0, *, _root_: Any) -> float:

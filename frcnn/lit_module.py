@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -60,15 +61,16 @@ class LitFasterRCNN(pl.LightningModule):
         self._log_losses({"loss": total, **{f"loss_{name}": value for name, value in losses.items()}}, batch)
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Detections:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Detections:  # type: ignore[override]
         """Detections of a batch, for the callbacks."""
         return self.detector.detect(batch.images, settings=self.evaluation, image_sizes=batch.image_sizes)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with its rate set before every step."""
         if self.make_optimizer is None or self.rate is None:
             raise RunError("this module was built to evaluate, not to train")
-        rate, steps, devices = self.rate, int(self.trainer.estimated_stepping_batches), self.trainer.world_size
+        rate, devices = self.rate, self.trainer.world_size
+        steps = int(self.trainer.estimated_stepping_batches)
         optimizer = self.make_optimizer(self.detector)
         scheduler = LambdaLR(optimizer, lambda step: devices * rate(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

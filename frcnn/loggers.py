@@ -8,7 +8,7 @@ from pathlib import Path
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from frcnn.spec.run import App
-from frcnn.spec.training import VisualizerConfig, WandBConfig, WandBMode
+from frcnn.spec.training import VisualizerConfig, WandBConfig
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,14 +19,20 @@ import pytorch_lightning as pl
 from frcnn import build
 from frcnn.bridge import prototxt, yaml
 from frcnn.bridge.files import write_text
-from frcnn.callbacks import CheckpointInterval, LossEarlyStopping, StatusWriter, TrainingProgress, ValidationMap
+from frcnn.callbacks import (
+    CheckpointInterval,
+    LossEarlyStopping,
+    StatusWriter,
+    TrainingProgress,
+    ValidationMap,
+)
 from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.data.index import overlap
 from frcnn.errors import RunError, SpecError
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.report import training as report
-from frcnn.report.tables import render, rows_table
+from frcnn.report.tables import data_table, render
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.weights.checkpoint import load_weights
@@ -130,7 +137,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     build.refuse_unavailable(app)
     _claim(folder, app)
     status = StatusWriter(folder / "status.json")
-    with _logging(folder, debug=app.verbose):
+    with _quiet(), _logging(folder, debug=app.verbose):
         try:
             yield status
         except KeyboardInterrupt:
@@ -174,8 +181,8 @@ def _prepare(app: App, folder: Path, *, train: bool = True) -> build.Data:
     workers = min(8, (os.cpu_count() or 1) // 2) if workers < 0 else workers
     data = build.build_data(app, num_workers=workers, train=train)
     for name, table in (("training", data.training), ("validation", data.validation)):
-        if table is not None:
-            log.info("%s", render(rows_table(table.rows(), title=f"{name} objects")))
+        for source in table.sources if table else ():
+            log.info("%s\n", render(data_table(source, split=name)))
     if data.module.train is not None and data.module.validation is not None:
         share = overlap(data.module.validation.index, data.module.train.index)
         if share > 0:
@@ -248,8 +255,8 @@ def _fit(trainer: pl.Trainer, module: LitFasterRCNN, data: build.Data, checkpoin
 
 
 def _summary(module: LitFasterRCNN) -> str:
-    parameters = list(module.detector.parameters())
-    total, trained = (sum(p.numel() for p in ps) for ps in (parameters, [p for p in parameters if p.requires_grad]))
+    total = sum(p.numel() for p in module.detector.parameters())
+    trained = sum(p.numel() for p in module.detector.parameters() if p.requires_grad)
     return f"{total:,} parameters, {trained:,} of them trained"
 
 
@@ -289,6 +296,17 @@ def _write_report(app: App, folder: Path, validation: ValidationMap) -> None:
             scale=image.image_scaling_factor,
             bgr=image.image_channel_order == "bgr" and build.channels(app) == 3,
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice that does not apply here, such as on its own log folder."""
+    with warnings.catch_warnings():
+        for module in ("pytorch_lightning", "lightning_fabric"):
+            warnings.filterwarnings("ignore", module=rf"{module}\..*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield
 
 
 @contextmanager

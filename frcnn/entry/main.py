@@ -1,6 +1,7 @@
 """The entry point of the scripts: from arguments to a finished command and its exit code."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
         return
     overrides.check(line.overrides, conf)
     documents = _documents(command, line)
-    for key in (*line.values.get("enc_key", []), *(document.spec.enc_key for document in documents)):
+    for key in (*(document.spec.enc_key for document in documents), *line.values.get("enc_key", [])):
         # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
         if key:
             os.environ["FRCNN_ENC_KEY"] = key
@@ -90,10 +91,11 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
 
     config.register()
     groups = _chosen_groups(line)
-    names = [f"{Path(document.source).stem}_{i}" for i, document in enumerate(documents)]
+    names = [re.sub(r"\W", "_", f"{Path(document.source).stem}_{i}") for i, document in enumerate(documents)]
     trees = {name: config.spec_tree(item, groups) for name, item in zip(names, documents, strict=True)}
     chosen = [f"spec={','.join(names)}"] if names else []
-    maps = [key for mark, key, value in map(overrides.split, line.overrides) if overrides.is_map_value(mark, key, value)]
+    items = map(overrides.split, line.overrides)
+    maps = [key for mark, key, value in items if overrides.is_map_value(mark, key, value)]
     sections, existing = overrides.sections(line.overrides), {}
     if sections or maps:
         before = _composed_before(config.derive(command, trees), chosen, line.overrides)
@@ -113,7 +115,8 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
             app = config.resolve(cfg, locate=locate)
             from frcnn import run
 
-            return getattr(run, command)(app, Path(hydra_config.runtime.output_dir))  # type: ignore[no-any-return]
+            score: float | None = getattr(run, command)(app, Path(hydra_config.runtime.output_dir))
+            return score
         except BaseException as error:
             if hydra_config.mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and reports this one
@@ -125,7 +128,13 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     saved = sys.argv
     try:
         full = overrides.expand(line.overrides, existing)
-        sys.argv = [str(Path(saved[0]).with_name(f"{command}.py")), *flags, *chosen, *full]
+        sys.argv = [
+            str(Path(saved[0]).with_name(f"{command}.py")),
+            *flags,
+            f"hydra.job.name={command}",
+            *chosen,
+            *full,
+        ]
         hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
         for error in failures:
             raise error

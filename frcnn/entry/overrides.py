@@ -142,9 +142,12 @@ def expand(overrides: Sequence[str], existing: Mapping[str, Sequence[str]]) -> l
         Overrides for Hydra, in order.
     """
     result: list[str] = []
-    for override in overrides:
+    last = {split(override)[1]: i for i, override in enumerate(overrides)}
+    for i, override in enumerate(overrides):
         mark, key, value = split(override)
         path = fields_on(key)
+        if is_map_value(mark, key, value) and i < last[key]:
+            continue  # a later value of the same map replaces this one
         if path and value != "null" and "~" not in mark:
             result += [f"{sibling}=null" for _, _, siblings in path for sibling in siblings]
         if path and is_map_value(mark, key, value):
@@ -172,8 +175,8 @@ def fields_on(key: str) -> list[tuple[str, Setting, list[str]]]:
         if name not in fields:
             return []
         parent, prefix, setting = prefix, f"{prefix}.{name}".lstrip("."), fields[name]
-        others = [f for f in fields.values() if setting.oneof and f.oneof == setting.oneof and f is not setting]
-        found.append((prefix, setting, [f"{parent}.{other.name}" for other in others]))
+        siblings = [f.name for f in fields.values() if setting.oneof and f.oneof == setting.oneof]
+        found.append((prefix, setting, [f"{parent}.{other}" for other in siblings if other != name]))
         message = setting.kind if setting.is_message else None
     return found
 
@@ -205,8 +208,8 @@ def _choice_problems(group: str, value: str, names: list[str]) -> Iterator[SpecE
         else:
             near = difflib.get_close_matches(choice, names, n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else None
-        found = f"{group}={choice}"
-        yield SpecError("no such choice", where="command line", found=found, allowed=", ".join(names), hint=hint)
+        found, allowed = f"{group}={choice}", ", ".join(names)
+        yield SpecError("no such choice", where="command line", found=found, allowed=allowed, hint=hint)
 
 
 def _nearest(key: str, groups: Mapping[str, list[str]]) -> str:

@@ -2,12 +2,14 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from frcnn.data.table import SourceTable
 from frcnn.metrics import EvaluationResult
 
 UNDEFINED = "-"
@@ -56,13 +58,41 @@ def evaluation_table(result: EvaluationResult) -> RenderableType:
     return Group(table, *(Text(line) for line in lines[:-1]), Text(lines[-1], style="bold green"))
 
 
+def data_table(source: SourceTable, *, split: str) -> Table:
+    """What became of each object of a data source; reasons that no object had are left out."""
+    reasons = {
+        "difficult": "of them difficult",
+        "degenerate": "dropped: no area",
+        "outside": "dropped: outside the input",
+        "too_small": "dropped: too small",
+    }
+    total = asdict(source.total)
+    shown = {"kept": "kept", **{key: words for key, words in reasons.items() if total[key]}}
+    rows: list[dict[str, object]] = []
+    for name, counts in (*source.classes.items(), ("total", source.total)):
+        rows.append({"class": name, **{words: asdict(counts)[key] for key, words in shown.items()}})
+    rows[-1:-1] = [{"class": name, "dropped: not mapped": count} for name, count in source.unmapped.items()]
+    if source.unmapped:
+        rows[-1]["dropped: not mapped"] = sum(source.unmapped.values())
+    title = f"{split}: {source.images:,} images from {source.name}"
+    if source.images_without_objects:
+        title += f", {source.images_without_objects:,} without objects"
+    if source.unused_labels:
+        title += f", {source.unused_labels:,} label files without an image"
+    return rows_table(rows, title=title)
+
+
 def rows_table(rows: Sequence[Mapping[str, object]], *, title: str) -> Table:
     """One row per mapping; columns are the keys in the order of their first appearance.
 
     Numbers are set right-aligned with separators, missing values and None as a dash.
     """
     table = Table(
-        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+        title=Text(title, overflow="fold"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
     )
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:

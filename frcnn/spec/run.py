@@ -29,7 +29,7 @@ class Run(Message):
     """How a run behaves."""
 
     name: str = option("name of the run; empty means arch and data set", default="")
-    source: str = option("what the settings come from: a data set or a spec file; part of the name", default="")
+    source: str = option("data set or spec that the settings come from; part of the name", default="")
     data_root: str = option("folder that holds the data set of conf/dataset", default="")
     model_path: str = option("checkpoint to evaluate; given as model_path=FILE", default="")
     generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
@@ -41,10 +41,11 @@ class Run(Message):
         rule=one_of("ignore", "none"),
     )
     tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
-    channels_last: bool = option("keep images channels last in memory, which is faster", default=True)
-    num_workers: int = option("loader processes; -1 chooses by the number of cores", default=-1, rule=at_least(-1))
-    resume: str = option("last: go on from the run folder's last checkpoint", default="", rule=one_of("", "last"))
-    spec_folder: str = option("folder of the spec file; its relative paths are tried there too", default="")
+    num_workers: int = option(
+        "loader processes; -1: by the number of cores", default=-1, rule=at_least(-1)
+    )
+    resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))
+    spec_folder: str = option("folder of the spec; relative paths are tried there too", default="")
     overwrite: bool = option("replace a run that the folder holds", default=False)
     debug: bool = option("show stack traces", default=False)
 
@@ -60,8 +61,8 @@ class Trainer(Message):
     precision: str = option("32-true, bf16-mixed, 16-mixed", default="32-true")
     gradient_clip_val: float = option("largest gradient norm; 0 means any", default=0.0, rule=at_least(0))
     accumulate_grad_batches: int = option("batches per optimizer step", default=1, rule=at_least(1))
-    limit_train_batches: float = option("share (to 1) or number of training batches", default=1.0, rule=above(0))
-    limit_val_batches: float = option("share (to 1) or number of validation batches", default=1.0, rule=above(0))
+    limit_train_batches: float = option("share or number of training batches", default=1.0, rule=above(0))
+    limit_val_batches: float = option("share or number of validation batches", default=1.0, rule=above(0))
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Logger(Message):
 
     csv: bool = option("metrics.csv in the run folder", default=False)
     tensorboard: bool = option("TensorBoard files in the run folder", default=False)
-    wandb: bool = option("Weights & Biases; settings in training_config.visualizer.wandb_config", default=False)
+    wandb: bool = option("Weights & Biases, as visualizer.wandb_config says", default=False)
 
 
 @dataclass

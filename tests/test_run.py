@@ -1,0 +1,213 @@
+"""Whole runs, as a user starts them: what they leave behind, that they repeat, and how they end."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import runs
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from frcnn.bridge import prototxt, yaml
+from frcnn.entry.main import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return runs.scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """The folder of a finished run of two epochs."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert runs.train(folder, out) == 0
+    return out
+
+
+def losses(out):
+    with (out / "metrics.csv").open() as file:
+        return [row["train/loss_step"] for row in csv.DictReader(file) if row.get("train/loss_step")]
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_a_run_leaves_what_the_readme_lists(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert names == {
+        *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt"),
+        *("report/losses.png", "report/map.png", "report/validation.png"),
+        *("checkpoints/frcnn_resnet_10.epoch_1.ckpt", "checkpoints/frcnn_resnet_10.epoch_2.ckpt"),
+        *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    }
+
+
+def test_settings_are_stored_in_both_forms_with_absolute_paths(finished, folder):
+    spec = prototxt.load(finished / "spec.txt")
+    assert spec == yaml.load(finished / "config.yaml")
+    assert spec.dataset_config.data_sources[0].tfrecords_path == str(folder / "training" / "label_2")
+    assert main("train", [f"spec={finished / 'spec.txt'}", "--cfg", "job"]) == 0
+
+
+def test_results_follow_the_schema(finished):
+    found = results(finished)
+    assert found["schema"] == 1
+    assert found["command"] == "train"
+    assert found["iou_thresholds"] == [0.5]
+    assert set(found["per_class"]) == {"car", "pedestrian", "cyclist"}
+    keys = {"AP", "precision", "recall", "rpn_recall", "ground_truth", "detections"}
+    assert all(keys <= set(values) for values in found["per_class"].values())
+    assert (found["images"], found["epoch"], found["metric"]) == (3, 2, "area")
+    assert found["images_per_second"] > 0
+    assert found["best"]["checkpoint"] == "best.ckpt"
+    assert torch.__version__.startswith(found["versions"]["torch"])
+    assert len(found["spec_sha256"]) == 64
+    assert "NaN" not in (finished / "results.json").read_text()
+
+
+def test_checkpoints_hold_weights_and_settings_and_nothing_to_execute(finished):
+    content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    assert prototxt.loads(content["frcnn"]["spec"]) == prototxt.load(finished / "spec.txt")
+    assert "detector.trunk.conv1.weight" in content["state_dict"]
+
+
+def test_status_lines_follow_the_original(finished):
+    lines = [json.loads(line) for line in (finished / "status.json").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["STARTED", "RUNNING", "RUNNING", "RUNNING", "SUCCESS"]
+    assert lines[-1]["message"] == "Training finished successfully."
+
+
+def test_the_log_tells_what_became_of_every_object(finished):
+    log = (finished / "log.txt").read_text()
+    assert "training: 6 images" in log
+    assert "car" in log
+    assert "adam: beta_1 0.9, beta_2 0.999" in log
+
+
+def test_pictures_are_pictures(finished):
+    for name in ("losses", "map", "validation"):
+        with Image.open(finished / "report" / f"{name}.png") as image:
+            assert min(image.size) > 300
+
+
+def test_evaluate_reproduces_the_last_validation(finished, tmp_path):
+    model = finished / "checkpoints" / "last.ckpt"
+    assert main("evaluate", [f"model_path={model}", f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
+    again, before = results(tmp_path / "eval"), results(finished)
+    assert again["mAP"] == pytest.approx(before["mAP"], abs=1e-6)
+    for name, values in before["per_class"].items():
+        assert again["per_class"][name]["AP"] == pytest.approx(values["AP"], abs=1e-6)
+        assert again["per_class"][name]["detections"] == values["detections"]
+    assert again["command"] == "evaluate"
+    assert (tmp_path / "eval" / "report" / "validation.png").exists()
+
+
+def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finished, tmp_path, capsys):
+    model = f"model_path={finished / 'checkpoints' / 'last.ckpt'}"
+    assert main("evaluate", [model, "model_config.arch=resnet:18"]) == 2
+    assert "come with the checkpoint" in capsys.readouterr().err
+    assert main("evaluate", [model, "evaluation=coco", f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
+    assert len(results(tmp_path / "eval")["iou_thresholds"]) == 10
+
+
+def test_the_same_seed_gives_the_same_losses(finished, folder, tmp_path):
+    assert runs.train(folder, tmp_path / "again") == 0
+    assert losses(tmp_path / "again") == losses(finished) != []
+    assert results(tmp_path / "again")["per_class"] == results(finished)["per_class"]
+
+
+def test_worker_processes_change_nothing(finished, folder, tmp_path):
+    assert runs.train(folder, tmp_path / "again", "run.num_workers=2") == 0
+    assert losses(tmp_path / "again") == losses(finished)
+
+
+def test_a_folder_with_a_run_is_refused_with_three_ways_on(finished, folder, capsys):
+    before = (finished / "results.json").read_bytes()
+    assert runs.train(folder, finished) == 2
+    message = capsys.readouterr().err
+    assert all(words in message for words in ("another folder", "run.resume=last", "run.overwrite=true"))
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_resume_goes_on_and_overwrite_starts_anew(folder, tmp_path):
+    out = tmp_path / "run"
+    assert runs.train(folder, out, "training_config.num_epochs=1") == 0
+    assert runs.train(folder, out, "run.resume=last") == 0
+    assert results(out)["epoch"] == 2
+    assert (out / "checkpoints" / "frcnn_resnet_10.epoch_2.ckpt").exists()
+    assert runs.train(folder, out, "run.overwrite=true", "training_config.num_epochs=1") == 0
+    assert results(out)["epoch"] == 1
+    assert not (out / "checkpoints" / "frcnn_resnet_10.epoch_2.ckpt").exists()
+
+
+def test_a_spec_trains_the_sgd_step_l1_way_and_stops_early(folder, tmp_path):
+    out = tmp_path / "run"
+    more = (
+        "optimizer=sgd",
+        "lr=step",
+        "training_config.learning_rate.step.base_lr=0.0",
+        "training_config.regularizer.type=L1",
+        "training_config.early_stopping.monitor=loss",
+        "training_config.early_stopping.patience=1",
+        "training_config.early_stopping.min_delta=1000",
+        "training_config.num_epochs=5",
+        "training_config.checkpoint_interval=2",
+    )
+    assert runs.train(folder, out, *more) == 0
+    assert results(out)["epoch"] == 2  # one epoch sets the mark, one is patience
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "frcnn_resnet_10.epoch_2.ckpt", "last.ckpt"]
+
+
+def test_gray_networks_train(folder, tmp_path):
+    assert runs.train(folder, tmp_path / "run", "model=gray", "training_config.num_epochs=1") == 0
+    weights = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert weights["detector.trunk.conv1.weight"].shape[1] == 1
+
+
+def test_no_validation_means_no_map(folder, tmp_path):
+    more = ("dataset_config.validation_data_source=null", "training_config.num_epochs=1")
+    assert runs.train(folder, tmp_path / "run", *more) == 0
+    assert results(tmp_path / "run")["mAP"] is None
+    assert "no validation" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_several_loggers_write_side_by_side(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    out = tmp_path / "run"
+    assert runs.train(folder, out, "logger=[csv,tensorboard,wandb]", "training_config.num_epochs=1") == 0
+    assert (out / "metrics.csv").exists()
+    assert list((out / "tensorboard").glob("events.*"))
+    assert list((out / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_sweep_has_a_folder_per_job(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*runs.data(folder), *runs.SMALL, "training_config.num_epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    assert main("train", ["-m", *arguments, "optimizer=adam,sgd"]) == 0
+    found = [yaml.load(tmp_path / "sweep" / job / "config.yaml").training_config.optimizer for job in "01"]
+    assert [member.adam is None for member in found] == [False, True]
+    assert all((tmp_path / "sweep" / job / "results.json").exists() for job in "01")
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_good_checkpoint(folder, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *runs.data(folder), *runs.SMALL]
+    command += [f"hydra.run.dir={out}", "training_config.num_epochs=500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 2/500" in line:
+            process.send_signal(2)
+            break
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "Traceback" not in rest
+    assert "run.resume=last" in rest
+    last = json.loads((out / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "FAILURE"
+    assert "state_dict" in torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
