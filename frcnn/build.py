@@ -93,9 +93,7 @@ def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSe
 
 def optimizer(spec: Experiment) -> Callable[[nn.Module], Optimizer]:
     """What makes the optimizer for a detector; the schedule sets its rate."""
-    config, regularizer = spec.training_config.optimizer, spec.training_config.regularizer
-    l2 = regularizer.weight if regularizer.type == RegularizationType.L2 else 0.0
-    make = _optimizer_class(config)
+    make, l2 = _optimizer_class(spec.training_config.optimizer), penalty(spec, "L2")
     return lambda detector: make(optimizers.parameter_groups(detector, l2=l2), lr=1.0)
 
 
@@ -109,10 +107,10 @@ def _optimizer_class(config: OptimizerConfig) -> Callable[..., Optimizer]:
     return optimizers.rmsprop
 
 
-def l1_weight(spec: Experiment) -> float:
-    """Weight of the L1 penalty; 0 where there is none."""
+def penalty(spec: Experiment, kind: str) -> float:
+    """Weight of the penalty `L1` or `L2`; 0 where the regularizer is another."""
     regularizer = spec.training_config.regularizer
-    return regularizer.weight if regularizer.type == RegularizationType.L1 else 0.0
+    return regularizer.weight if regularizer.type == RegularizationType[kind] else 0.0
 
 
 def schedule(spec: Experiment, *, tao_quirks: bool = False) -> Callable[[int, int], float]:
@@ -122,8 +120,7 @@ def schedule(spec: Experiment, *, tao_quirks: bool = False) -> Callable[[int, in
     decay = next((member.decay for member in (config.adam, config.sgd) if member), 0.0)
 
     def rate(step: int, steps: int) -> float:
-        progress = min(step / max(steps, 1), 1.0)
-        return schedules.inverse_time_decay(by_progress(progress), decay=decay, steps=step)
+        return schedules.inverse_time_decay(by_progress(step / max(steps, 1)), decay=decay, steps=step)
 
     return rate
 
@@ -260,9 +257,7 @@ def _read(source: DataSource, spec: Experiment, *, fold: int | None, validation:
     files = find_records(source.tfrecords_path)
     if fold is not None:
         files = select_fold(files, fold, validation=validation)
-    return read_tfrecords(
-        files=files, name=source.tfrecords_path, image_root=root, image_extension=extension
-    )
+    return read_tfrecords(files=files, name=source.tfrecords_path, image_root=root, image_extension=extension)
 
 
 def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
@@ -290,8 +285,12 @@ def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
 LATER = "is not available in this version"
 
 
-def refuse_unavailable(app: App) -> None:
+def refuse_unavailable(app: App, command: str) -> None:
     """Stop on settings that mean something this version cannot do yet, instead of ignoring them.
+
+    Args:
+        app: settings.
+        command: train or evaluate; settings of training do not stop an evaluation.
 
     Raises:
         SpecError: all of them at once, each with the value that goes without.
@@ -304,26 +303,29 @@ def refuse_unavailable(app: App) -> None:
     if model.input_image_config.size_height_width is None:
         where = "model_config.input_image_config.size_min"
         problems.append(SpecError(LATER, where=where, hint="size_height_width { height width }"))
-    neutral = {
-        "training_config.enable_qat": False,
-        "training_config.pretrained_weights": "",
-        "training_config.retrain_pruned_model": "",
-        "training_config.resume_from_model": "",
-        "training_config.model_parallelism": [],
+    neutral: dict[str, object] = {
         "augmentation_config.preprocessing.crop_right": 0,
         "augmentation_config.preprocessing.crop_bottom": 0,
         "augmentation_config.preprocessing.scale_width": 0.0,
         "augmentation_config.preprocessing.scale_height": 0.0,
-        "dataset_config.sampling_mode": 0,
     }
-    if training.enable_augmentation:
+    if command == "train":
+        neutral |= {
+            "dataset_config.sampling_mode": 0,
+            "training_config.enable_qat": False,
+            "training_config.pretrained_weights": "",
+            "training_config.retrain_pruned_model": "",
+            "training_config.resume_from_model": "",
+            "training_config.model_parallelism": [],
+        }
+    if command == "train" and training.enable_augmentation:
         harmless = {"hflip_probability", "rotate_probability", "contrast_center"}
         for group, message in (("spatial", SpatialAugmentation), ("color", ColorAugmentation)):
             for name in {field.name for field in settings_of(message)} - harmless:
                 path = f"augmentation_config.{group}_augmentation.{name}"
                 neutral[path] = 1.0 if name.startswith("zoom") else 0.0
     for path, _, value in walk(app):
-        if path.endswith("source_weight") and value != 1.0:
+        if command == "train" and path.endswith("source_weight") and value != 1.0:
             problems.append(SpecError(LATER, where=path, found=value, allowed=1.0))
         elif path in neutral and value != neutral[path]:
             problems.append(SpecError(LATER, where=path, found=value, allowed=repr(neutral[path])))

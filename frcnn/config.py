@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml as pyyaml
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,7 +15,7 @@ from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
 from frcnn.entry.overrides import OWNED, fields_on
 from frcnn.errors import SpecError
-from frcnn.spec.check import cross_problems, field_problems
+from frcnn.spec.check import check
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import REQUIRED, Message, build, settings_of
 from frcnn.spec.model import ModelConfig
@@ -57,7 +58,9 @@ def derive(command: str, trees: Mapping[str, Tree], sections: Sequence[str] = ()
             store.store(group="spec", name=name, node=tree, package="_global_", provider="frcnn")
         owned = [group for item in defaults if isinstance(item, dict) for group in item if group in OWNED]
         defaults = [item for item in defaults if not (isinstance(item, dict) and set(item) & set(owned))]
-        defaults[1:1] = [{"spec": "???"}, *({group: None} for group in owned)]
+        # Behind trainer, logger and run, which a run's config.yaml sets; before the groups named over it.
+        behind = defaults.index("_self_")
+        defaults[behind:behind] = [{"spec": "???"}, *({group: None} for group in owned)]
     created: Tree = {}
     for path in sections:
         *parents, last = path.split(".")
@@ -81,6 +84,7 @@ def spec_tree(document: Document, groups: Mapping[str, Sequence[str]]) -> Tree:
     """
     tree = yaml.tree(document.spec)
     tree.pop("enc_key", None)
+    _drop(tree, ["training_config", "visualizer", "wandb_config", "key"])
     for group in (name for name in groups if name != "training"):
         for path in OWNED[group]:
             _drop(tree, path.split("."))
@@ -90,12 +94,28 @@ def spec_tree(document: Document, groups: Mapping[str, Sequence[str]]) -> Tree:
         tree["training_config"] = kept
     for group in ("model", "backbone"):
         for choice in groups.get(group, ()):
-            listed = pyyaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+            file = conf_dir() / group / f"{choice}.yaml"
+            if not file.is_file():
+                message = "takes plain choices over a spec"
+                raise SpecError(message, where="command line", found=f"{group}={choice}")
+            listed = pyyaml.safe_load(file.read_text(encoding="utf-8"))
             _drop_listed(tree.get("model_config", {}), listed, ModelConfig)
-    for section, values in document.extra.items():
-        tree[section] = values
+    if "model" in groups:  # size and channels follow the model that is named
+        for name in ("output_image_width", "output_image_height", "output_image_channel"):
+            _drop(tree, ["augmentation_config", "preprocessing", name])
+    visualizer = document.spec.training_config.visualizer
+    logger = {
+        "csv": True,
+        "tensorboard": visualizer is not None and visualizer.enabled,
+        "wandb": visualizer is not None and visualizer.wandb_config is not None,
+    }
+    tree |= {
+        name: values for name, values in ({"logger": logger} | document.extra).items() if name not in groups
+    }
     source = Path(document.source)
-    tree["run"] = {"source": re.sub(r"[^\w.-]", "_", source.stem), **tree.get("run", {})}
+    once = ("resume", "overwrite", "debug")  # what concerned one start is not restored
+    restored = {name: value for name, value in tree.get("run", {}).items() if name not in once}
+    tree["run"] = {"source": re.sub(r"[^\w.-]", "_", source.stem), **restored}
     tree["run"].setdefault("natural", _natural(document.spec))
     tree["run"].setdefault("spec_folder", str(source.resolve().parent))
     return tree
@@ -116,20 +136,21 @@ def resolve(config: DictConfig, *, locate: Callable[[str], str] = str) -> App:
     except OmegaConfBaseException as error:
         raise readable(error) from None
     app: App = build(App, tree)  # type: ignore[arg-type]
-    problems = [*field_problems(app, locate)]
-    known = {problem.where for problem in problems}
-    problems += [p for p in cross_problems(app, locate, app.run.tao_quirks) if p.where not in known]
-    if problems:
-        raise SpecError.of(problems)
+    check(app, locate=locate, tao_quirks=app.run.tao_quirks)
     return app
 
 
-def readable(error: Exception) -> SpecError:
+def readable(error: BaseException) -> SpecError:
     """An error of Hydra or OmegaConf in our words."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    lines = str(cause).strip().split("\n")
-    key = getattr(cause, "full_key", None)
-    return SpecError(lines[0].strip(), where=key or "settings")
+    while isinstance(error.__cause__, OmegaConfBaseException | HydraException):
+        error = error.__cause__
+    key, message = getattr(error, "full_key", None), str(error).strip().split("\n")[0]
+    hint = None
+    if re.search("not in struct|does not exist", message):
+        hint = "a new entry of a map is written +KEY.NAME=VALUE"
+    elif re.search(r"no viable alternative|mismatched input|extraneous|token recognition", message):
+        hint = "a value with special characters wants quotes: 'KEY=\"VALUE\"'"
+    return SpecError(message, where=key or "settings", hint=hint)
 
 
 def _drop(tree: Tree, path: list[str]) -> None:

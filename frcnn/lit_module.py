@@ -1,6 +1,6 @@
 """The Lightning module: a detector with its optimizer, its schedule and what a checkpoint carries."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from frcnn.data.sample import Batch
 from frcnn.errors import RunError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
-from frcnn.optim.optimizers import l1_penalty
+from frcnn.optim.optimizers import l1_penalty, l2_penalty
+
+FINITE_EVERY = 20
+"""Steps between two looks at the loss on a GPU: what is no number stays none."""
 
 
 class LitFasterRCNN(pl.LightningModule):
@@ -26,6 +29,7 @@ class LitFasterRCNN(pl.LightningModule):
         rate: learning rate of a step of a run of so many steps, for one device. TAO: more devices
             multiply it.
         l1: weight of the L1 penalty.
+        l2: weight of the L2 penalty, which the optimizer applies; it is part of the logged loss.
         seed: seed of the random choice of anchors and regions.
         stored: texts that checkpoints carry (spec and whole configuration).
     """
@@ -38,13 +42,15 @@ class LitFasterRCNN(pl.LightningModule):
         make_optimizer: Callable[[nn.Module], Optimizer] | None = None,
         rate: Callable[[int, int], float] | None = None,
         l1: float = 0.0,
+        l2: float = 0.0,
         seed: int = 0,
         stored: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.evaluation = detector, evaluation
         self.make_optimizer, self.rate = make_optimizer, rate
-        self.l1, self.seed, self.stored = l1, seed, dict(stored or {})
+        self.l1, self.l2, self.seed, self.stored = l1, l2, seed, dict(stored or {})
+        self._finite: Tensor | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the four losses and the L1 penalty."""
@@ -58,7 +64,10 @@ class LitFasterRCNN(pl.LightningModule):
         if self.l1:
             losses["l1"] = l1_penalty(self.detector, self.l1)
         total = torch.stack(list(losses.values())).sum()
-        self._log_losses({"loss": total, **{f"loss_{name}": value for name, value in losses.items()}}, batch)
+        finite = torch.isfinite(total.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        logged = total + l2_penalty(self.detector, self.l2) if self.l2 else total
+        self._log_losses({"loss": logged, **{f"loss_{name}": value for name, value in losses.items()}}, batch)
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Detections:  # type: ignore[override]
@@ -79,13 +88,42 @@ class LitFasterRCNN(pl.LightningModule):
         """Log the rate that this step uses."""
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop at a loss that is no number; where asking means waiting, only now and then."""
+        waits = self.device.type != "cpu" or self.trainer.world_size > 1
+        if not waits or batch_idx % FINITE_EVERY == 0:
+            self._check_finite(f"step {batch_idx + 1}", batch.ids)
+
+    def on_train_epoch_end(self) -> None:
+        """Look once more before the epoch's checkpoint is written."""
+        self._check_finite("the last steps", [])
+
+    def _check_finite(self, place: str, ids: Sequence[str]) -> None:
+        if self._finite is None:
+            return
+        if self.trainer.world_size > 1:  # all stop, or none
+            flag = self._finite.float()
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+            self._finite = flag > 0
+        if not bool(self._finite):
+            raise RunError(
+                "the loss is not a finite number",
+                where=f"epoch {self.current_epoch + 1}, {place}",
+                found=f"images of the step: {', '.join(ids)}" if ids else None,
+                hint="lower the learning rate, or look at the images and their labels",
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the texts that say what this model is."""
         checkpoint["frcnn"] = dict(self.stored)
 
     def _log_losses(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(values, on_step=True, on_epoch=True, batch_size=len(batch.ids))
+        size, several = len(batch.ids), self.trainer.world_size > 1
+        self.log_dict(values, on_step=True, on_epoch=False, batch_size=size)
+        # Synchronising in every step would make all devices wait for each other.
+        means = {f"{name}_epoch": value for name, value in values.items()}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=size, sync_dist=several)
 
     def _generator(self, batch_idx: int) -> torch.Generator:
         # A function of the place in the run, so that a resumed run draws what it would have drawn.

@@ -1,5 +1,6 @@
 """Lightning's loggers for a run, as the settings ask for them."""
 
+import csv
 import logging
 import os
 from datetime import datetime
@@ -9,6 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from frcnn.spec.run import App
 from frcnn.spec.training import VisualizerConfig, WandBConfig
+from frcnn.weights.checkpoint import load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +20,32 @@ def build_loggers(app: App, folder: Path) -> list[Logger]:
     visualizer = app.training_config.visualizer or VisualizerConfig()
     loggers: list[Logger] = []
     if app.logger.csv:
-        loggers.append(CSVLogger(folder, name="", version=""))
-    if app.logger.tensorboard or visualizer.enabled:
+        last = folder / "checkpoints" / "last.ckpt"
+        step = load_checkpoint(last)["global_step"] if app.run.resume else 0
+        loggers.append(_csv(folder, before_step=step))
+    if visualizer.enabled and not app.logger.tensorboard:
+        log.warning("visualizer.enabled is overruled by the choice of logger")
+    if app.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False))
-    if app.logger.wandb or visualizer.wandb_config is not None:
+    if app.logger.wandb:
         loggers.append(_wandb(visualizer.wandb_config or WandBConfig(), app, folder))
     return loggers
+
+
+def _csv(folder: Path, *, before_step: int) -> CSVLogger:
+    """metrics.csv; the rows of a resumed run before its checkpoint stay, which Lightning would delete."""
+    path, rows = folder / "metrics.csv", []
+    if path.exists() and before_step:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)
+            ]
+        rows = [row for row in rows if row["step"] < before_step]
+    logger = CSVLogger(folder, name="", version="")
+    if rows:
+        logger.experiment.metrics = rows
+        logger.save()
+    return logger
 
 
 def _wandb(config: WandBConfig, app: App, folder: Path) -> WandbLogger:

@@ -5,16 +5,17 @@ import json
 import logging
 import os
 import platform
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from frcnn import build
 from frcnn.bridge import prototxt, yaml
@@ -29,18 +30,16 @@ from frcnn.callbacks import (
 from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.data.index import overlap
 from frcnn.errors import RunError, SpecError
+from frcnn.folder import claimed, is_first_process, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.report import training as report
 from frcnn.report.tables import data_table, render
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
-from frcnn.weights.checkpoint import load_weights
+from frcnn.weights.checkpoint import finished_epochs, load_weights, refuse_other_network
 
 log = logging.getLogger(__name__)
-
-RUN_FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
-RUN_FOLDERS = ("checkpoints", "report", "tensorboard", "wandb")
 
 
 def train(app: App, folder: Path) -> float | None:
@@ -58,127 +57,164 @@ def train(app: App, folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
     with _run(app, folder, "train") as status:
-        data = _prepare(app, folder)
-        detector = build.build_detector(app)
+        data = _prepare(app)
+        last = folder / "checkpoints" / "last.ckpt" if app.run.resume else None
+        if last:
+            _check_resume(app, last)
+        _store(app, folder)
         module = LitFasterRCNN(
-            detector=detector,
+            detector=build.build_detector(app),
             evaluation=build.detection_settings(app.evaluation_config),
             make_optimizer=build.optimizer(app),
             rate=build.schedule(app, tao_quirks=app.run.tao_quirks),
-            l1=build.l1_weight(app),
+            l1=build.penalty(app, "L1"),
+            l2=build.penalty(app, "L2"),
             seed=app.random_seed,
             stored=_texts(app),
         )
-        validation = _validation(app)
+        log.info("%s", _summary(module))
+        validation, progress = _validation(app), TrainingProgress()
         checkpoints = CheckpointInterval(
             folder / "checkpoints",
             stem=f"frcnn_{app.model_config.arch.replace(':', '_')}",
             interval=app.training_config.checkpoint_interval,
             total_epochs=app.training_config.num_epochs,
         )
-        callbacks: list[pl.Callback] = [checkpoints, status, TrainingProgress()]
-        callbacks += [validation] if data.validation else []
+        callbacks: list[pl.Callback] = [checkpoints, status, progress]
+        callbacks += [validation, _ValidateLast()] if data.validation else []
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
         trainer = _trainer(app, folder, callbacks, logger=build_loggers(app, folder))
-        log.info("%s", _summary(module))
-        start, resumed = time.perf_counter(), app.run.resume == "last"
-        _fit(trainer, module, data, folder / "checkpoints" / "last.ckpt" if resumed else None)
-        seconds = time.perf_counter() - start
-        if trainer.is_global_zero:
-            results = _results(app, validation, "train", seconds=seconds)
-            results |= {
-                "images_per_second": _rate(trainer, data, seconds),
-                "epoch": trainer.current_epoch,
-                "best": checkpoints.best,
-                "model": "checkpoints/last.ckpt",
-                "data": {
-                    "training": data.training.to_dict() if data.training else None,
-                    "validation": data.validation.to_dict() if data.validation else None,
-                },
-            }
-            _write_results(results, folder)
-            _write_report(app, folder, validation)
+        start = time.perf_counter()
+        with _lightning(folder):
+            trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
+            epochs = trainer.current_epoch
+            if data.validation and validation.epoch != epochs:  # stopped early, between two validations
+                trainer.validate(module, datamodule=data.module, verbose=False)
+                checkpoints.judge_last(_mean(validation), epoch=epochs)
+        results = _results(app, validation, "train", seconds=time.perf_counter() - start)
+        results |= {
+            "model": "checkpoints/last.ckpt",
+            "images_per_second": progress.images_per_second,
+            "epoch": epochs,
+            "best": checkpoints.best,
+            "data": {
+                "training": data.training.to_dict() if data.training else None,
+                "validation": data.validation.to_dict() if data.validation else None,
+            },
+        }
+        _finish(app, folder, validation, results)
+        if is_first_process():
             status.write("SUCCESS", "Training finished successfully.")
-            log.info("%s", f"results in {folder}")
-        return validation.result.mAP if validation.result else None
+        return results["mAP"]  # type: ignore[no-any-return]
 
 
 def evaluate(app: App, folder: Path) -> float | None:
     """Evaluate a checkpoint on its validation data; arguments, result and errors as in `train`."""
     with _run(app, folder, "evaluate") as status:
-        data = _prepare(app, folder, train=False)
+        data = _prepare(app, train=False)
         if data.validation is None:
             hint = "set validation_fold or validation_data_source, or give spec=FILE with one of them"
             raise SpecError("there is no validation data", where="dataset_config", hint=hint)
         detector = build.build_detector(app)
         load_weights(detector, app.run.model_path)
+        _store(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
         trainer = _trainer(app, folder, [validation], logger=False)
-        status.write("STARTED", "Starting evaluation.")
+        if is_first_process():
+            status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
-        trainer.validate(module, datamodule=data.module, verbose=False)
+        with _lightning(folder):
+            trainer.validate(module, datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
-        if trainer.is_global_zero:
-            results = _results(app, validation, "evaluate", seconds=seconds)
-            images = results["images"]
-            results |= {"images_per_second": images / seconds, "epoch": None, "best": None}
-            _write_results(results | {"model": app.run.model_path}, folder)
-            _write_report(app, folder, validation)
+        results = _results(app, validation, "evaluate", seconds=seconds)
+        results |= {
+            "model": app.run.model_path,
+            "images_per_second": results["images"] / seconds,
+            "epoch": finished_epochs(app.run.model_path),
+            "best": None,
+            "data": {"training": None, "validation": data.validation.to_dict()},
+        }
+        _finish(app, folder, validation, results)
+        if is_first_process():
             status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": results["mAP"]})
-            log.info("%s", f"results in {folder}")
-        return validation.result.mAP if validation.result else None
+        return results["mAP"]  # type: ignore[no-any-return]
+
+
+class _ValidateLast(pl.Callback):
+    """The last epoch is validated whatever the period, so that results.json speaks of last.ckpt."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
 
 @contextmanager
 def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     """A run folder that is claimed, logged to, and told how the run ended."""
-    build.refuse_unavailable(app)
-    _claim(folder, app)
+    build.refuse_unavailable(app, command)
+    options = app.run
+    model = Path(options.model_path) if options.model_path else None
     status = StatusWriter(folder / "status.json")
-    with _quiet(), _logging(folder, debug=app.verbose):
+    with ExitStack() as stack:
+        stack.enter_context(
+            claimed(folder, resume=options.resume == "last", overwrite=options.overwrite, keep=model)
+        )
+        stack.enter_context(logged(folder, debug=app.verbose))
+        stack.enter_context(_quiet())
+        stack.callback(_leave_processes)
         try:
             yield status
         except KeyboardInterrupt:
+            _failed(status, "The run was interrupted.", verbosity="INFO")
             log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
             raise
         except Exception as error:
             log.error("%s", error, extra={"file_only": True})  # the entry point prints it
-            if not (folder / "config.yaml").exists():  # it never began
-                status.path.unlink(missing_ok=True)
-            else:
-                status.write("FAILURE", f"{command} failed: {error}", verbosity="ERROR")
+            _failed(status, str(error) or type(error).__name__, verbosity="ERROR")
             raise
 
 
-def _claim(folder: Path, app: App) -> None:
-    if not (folder / "config.yaml").exists():
-        if app.run.resume:
-            raise SpecError("there is no run to resume", where=folder, hint="hydra.run.dir=FOLDER names one")
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    if app.run.resume:
-        if not (folder / "checkpoints" / "last.ckpt").exists():
-            raise SpecError("the run has no checkpoint to resume from", where=folder / "checkpoints")
-    elif app.run.overwrite:
-        for name in RUN_FILES:
-            (folder / name).unlink(missing_ok=True)
-        for name in RUN_FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-    elif "LOCAL_RANK" not in os.environ:
-        hint = "another folder, run.resume=last to go on with it, or run.overwrite=true to replace it"
-        raise SpecError("the folder holds a run", where=folder, hint=hint)
+def _failed(status: StatusWriter, message: str, *, verbosity: Any) -> None:
+    if is_first_process():
+        status.write("FAILURE", message, verbosity=verbosity)
 
 
-def _prepare(app: App, folder: Path, *, train: bool = True) -> build.Data:
-    """Find and read the data, say what will happen to it, and store the settings."""
+@contextmanager
+def _lightning(folder: Path) -> Iterator[None]:
+    """Lightning's ways to end, in ours."""
+    try:
+        yield
+    except SystemExit:
+        # Lightning closes an interrupted run and exits; the entry point wants the interruption itself.
+        raise KeyboardInterrupt from None
+    except OSError as error:
+        raise RunError("the run could not go on", where=folder, found=error) from error
+
+
+def _leave_processes() -> None:
+    """Forget the other processes of a run, so that the next job of a sweep starts its own."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+
+
+def _prepare(app: App, *, train: bool = True) -> build.Data:
+    """Find and read the data, and say what will happen to it."""
     pl.seed_everything(app.random_seed, workers=True, verbose=False)
     for notice in (*replace_zeros(app), *dead_fields(app), *_defaults_taken(app)):
         log.info("%s", notice)
+    if app.run.tao_quirks:
+        log.warning(
+            "run.tao_quirks covers the step schedule and rotate_rad_max; evaluation matches as documented"
+        )
     build.locate_data(app, app.run, train=train)
     workers = app.run.num_workers
-    workers = min(8, (os.cpu_count() or 1) // 2) if workers < 0 else workers
+    if workers < 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(8, cores // 2 // max(torch.cuda.device_count(), 1))
     data = build.build_data(app, num_workers=workers, train=train)
     for name, table in (("training", data.training), ("validation", data.validation)):
         for source in table.sources if table else ():
@@ -187,17 +223,9 @@ def _prepare(app: App, folder: Path, *, train: bool = True) -> build.Data:
         share = overlap(data.module.validation.index, data.module.train.index)
         if share > 0:
             log.warning("%.1f %% of the validation images are training images too", 100 * share)
-    if data.module.train is not None and data.module.validation is None:
+    elif data.module.validation is None:
         log.warning("no validation: neither validation_fold nor validation_data_source is set")
-    for name, text in (("config.yaml", "config"), ("spec.txt", "spec")):
-        write_text(folder / name, _texts(app)[text])
     return data
-
-
-def _texts(app: App) -> dict[str, str]:
-    spec = app.experiment()
-    stored = App(**{**vars(spec), "run": app.run, "trainer": app.trainer, "logger": app.logger})
-    return {"spec": prototxt.dumps(spec), "config": yaml.dumps(stored, full=True)}
 
 
 def _defaults_taken(app: App) -> Iterator[str]:
@@ -205,6 +233,38 @@ def _defaults_taken(app: App) -> Iterator[str]:
         yield f"adam: beta_1 {adam.beta_1:g}, beta_2 {adam.beta_2:g}, epsilon {adam.epsilon:g}"
     if sgd := app.training_config.optimizer.sgd:
         yield f"sgd: momentum {sgd.momentum:g}"
+    for block in (app.evaluation_config, app.inference_config):
+        name = "evaluation_config" if block is app.evaluation_config else "inference_config"
+        yield (
+            f"{name}: proposals {block.rpn_pre_nms_top_N}/{block.rpn_nms_max_boxes} at IoU "
+            f"{block.rpn_nms_overlap_threshold:g}, detections {block.classifier_nms_max_boxes} at IoU "
+            f"{block.classifier_nms_overlap_threshold:g}, score from {block.object_confidence_thres:g}"
+        )
+
+
+def _check_resume(app: App, checkpoint: Path) -> None:
+    done, epochs = finished_epochs(checkpoint), app.training_config.num_epochs
+    if done >= epochs:
+        hint = f"training_config.num_epochs={done + epochs} trains on"
+        raise SpecError(
+            "the run is complete", where=checkpoint, found=f"{done} of {epochs} epochs", hint=hint
+        )
+    refuse_other_network(app, checkpoint)
+    log.info("going on after epoch %d of %d", done, epochs)
+
+
+def _texts(app: App) -> dict[str, str]:
+    """The settings as they are stored: without the key, and without what concerns this start only."""
+    run = replace(app.run, resume="", overwrite=False, model_path="")
+    config = yaml.dumps(replace(app, enc_key="", run=run), full=True)
+    return {"spec": prototxt.dumps(app.experiment()), "config": config}
+
+
+def _store(app: App, folder: Path) -> None:
+    if is_first_process():
+        texts = _texts(app)
+        write_text(folder / "spec.txt", texts["spec"])
+        write_text(folder / "config.yaml", texts["config"])
 
 
 def _validation(app: App) -> ValidationMap:
@@ -219,9 +279,13 @@ def _validation(app: App) -> ValidationMap:
     )
 
 
+def _mean(validation: ValidationMap) -> float:
+    mean = validation.result.mAP if validation.result else None
+    return -1.0 if mean is None else mean
+
+
 def _trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
     options = app.trainer
-    limits = {name: getattr(options, name) for name in ("limit_train_batches", "limit_val_batches")}
     return pl.Trainer(
         accelerator=options.accelerator,
         devices=int(options.devices) if options.devices.isdigit() else options.devices,
@@ -230,11 +294,12 @@ def _trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: An
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip_val or None,
         accumulate_grad_batches=options.accumulate_grad_batches,
+        limit_train_batches=_share_or_number(options.limit_train_batches),
+        limit_val_batches=_share_or_number(options.limit_val_batches),
         max_epochs=app.training_config.num_epochs,
         check_val_every_n_epoch=app.evaluation_config.validation_period_during_training,
-        **{name: value if value <= 1 else int(value) for name, value in limits.items()},  # type: ignore[arg-type]
         num_sanity_val_steps=0,
-        log_every_n_steps=5,
+        log_every_n_steps=50 if torch.cuda.is_available() else 1,  # reading a loss waits for a GPU
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, TrainingProgress) for callback in callbacks),
         callbacks=callbacks,
@@ -244,14 +309,8 @@ def _trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: An
     )
 
 
-def _fit(trainer: pl.Trainer, module: LitFasterRCNN, data: build.Data, checkpoint: Path | None) -> None:
-    try:
-        trainer.fit(module, datamodule=data.module, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        # Lightning closes an interrupted run and exits; the entry point wants the interruption itself.
-        raise KeyboardInterrupt from None
-    except OSError as error:
-        raise RunError("the run could not go on", where=trainer.default_root_dir, found=error) from error
+def _share_or_number(text: str) -> int | float:
+    return int(text) if text.isdigit() else float(text)
 
 
 def _summary(module: LitFasterRCNN) -> str:
@@ -260,13 +319,8 @@ def _summary(module: LitFasterRCNN) -> str:
     return f"{total:,} parameters, {trained:,} of them trained"
 
 
-def _rate(trainer: pl.Trainer, data: build.Data, seconds: float) -> float:
-    return trainer.global_step * data.module.batch_size * trainer.world_size / seconds
-
-
 def _results(app: App, validation: ValidationMap, command: str, *, seconds: float) -> dict[str, Any]:
-    result = validation.result
-    figures = result.to_dict() if result else {"mAP": None, "images": 0, "per_class": {}}
+    figures = (validation.result or validation.evaluator.compute()).to_dict()
     packages = ("frcnn", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "protobuf")
     return {
         "schema": 1,
@@ -278,11 +332,11 @@ def _results(app: App, validation: ValidationMap, command: str, *, seconds: floa
     }
 
 
-def _write_results(results: dict[str, Any], folder: Path) -> None:
+def _finish(app: App, folder: Path, validation: ValidationMap, results: dict[str, Any]) -> None:
+    """results.json and the pictures."""
+    if not is_first_process():
+        return
     write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-
-
-def _write_report(app: App, folder: Path, validation: ValidationMap) -> None:
     target, image = folder / "report", app.model_config.input_image_config
     target.mkdir(exist_ok=True)
     if (folder / "metrics.csv").exists():
@@ -296,6 +350,7 @@ def _write_report(app: App, folder: Path, validation: ValidationMap) -> None:
             scale=image.image_scaling_factor,
             bgr=image.image_channel_order == "bgr" and build.channels(app) == 3,
         )
+    log.info("results in %s", folder)
 
 
 @contextmanager
@@ -307,24 +362,3 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         yield
-
-
-@contextmanager
-def _logging(folder: Path, *, debug: bool) -> Iterator[None]:
-    """Messages of a run on the console (INFO) and in log.txt."""
-    package = logging.getLogger("frcnn")
-    console, file = logging.StreamHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    console.setLevel(logging.INFO)
-    console.addFilter(lambda record: not getattr(record, "file_only", False))
-    console.setFormatter(logging.Formatter("%(message)s"))
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    package.setLevel(logging.DEBUG if debug else logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for handler in (console, file):
-        package.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in (console, file):
-            package.removeHandler(handler)
-            handler.close()

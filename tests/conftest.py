@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from project import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import runs
-from conftest import ROOT
+from project import ROOT
 from tiny_data import example, frame, label, record
 
 from frcnn.entry.main import main
@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_leaves_no_half_checkpoint(folder, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 1, done.stderr
     assert "a checkpoint could not be written" in done.stderr

@@ -8,8 +8,8 @@ import sys
 import pytest
 import runs
 import torch
-from conftest import ROOT
 from PIL import Image
+from project import ROOT
 
 from frcnn.bridge import prototxt, yaml
 from frcnn.entry.main import main
@@ -30,7 +30,7 @@ def finished(folder, tmp_path_factory):
 
 def losses(out):
     with (out / "metrics.csv").open() as file:
-        return [row["train/loss_step"] for row in csv.DictReader(file) if row.get("train/loss_step")]
+        return [row["train/loss"] for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def results(out):
@@ -139,6 +139,7 @@ def test_resume_goes_on_and_overwrite_starts_anew(folder, tmp_path):
     assert runs.train(folder, out, "training_config.num_epochs=1") == 0
     assert runs.train(folder, out, "run.resume=last") == 0
     assert results(out)["epoch"] == 2
+    assert len(losses(out)) == 6
     assert (out / "checkpoints" / "frcnn_resnet_10.epoch_2.ckpt").exists()
     assert runs.train(folder, out, "run.overwrite=true", "training_config.num_epochs=1") == 0
     assert results(out)["epoch"] == 1
@@ -162,6 +163,15 @@ def test_a_spec_trains_the_sgd_step_l1_way_and_stops_early(folder, tmp_path):
     assert results(out)["epoch"] == 2  # one epoch sets the mark, one is patience
     names = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert names == ["best.ckpt", "frcnn_resnet_10.epoch_2.ckpt", "last.ckpt"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert runs.train(folder, out, "optimizer=sgd", "training_config.optimizer.sgd.lr=1e30") == 1
+    message = capsys.readouterr().err
+    assert "the loss is not a finite number" in message
+    assert str(folder / "training" / "image_2") in message
+    assert json.loads((out / "status.json").read_text().splitlines()[-1])["status"] == "FAILURE"
 
 
 def test_gray_networks_train(folder, tmp_path):
@@ -188,7 +198,12 @@ def test_several_loggers_write_side_by_side(folder, tmp_path, monkeypatch):
 
 def test_a_sweep_has_a_folder_per_job(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = [*runs.data(folder), *runs.SMALL, "training_config.num_epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    arguments = [
+        *runs.data(folder),
+        *runs.SMALL,
+        "training_config.num_epochs=1",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]
     assert main("train", ["-m", *arguments, "optimizer=adam,sgd"]) == 0
     found = [yaml.load(tmp_path / "sweep" / job / "config.yaml").training_config.optimizer for job in "01"]
     assert [member.adam is None for member in found] == [False, True]
@@ -211,3 +226,113 @@ def test_ctrl_c_ends_with_130_and_leaves_a_good_checkpoint(folder, tmp_path):
     last = json.loads((out / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
     assert "state_dict" in torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_two_processes_share_a_run(folder, tmp_path):
+    """Data parallel on the CPU: one folder, every validation image once, the rate times the devices."""
+    out = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *runs.data(folder), *runs.SMALL]
+    command += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    command += ["training_config.num_epochs=1", f"hydra.run.dir={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert results(out)["images"] == 3
+    with (out / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row.get("lr")]
+    assert rates[0] == pytest.approx(2 * 1e-4)
+    assert json.loads((out / "status.json").read_text().splitlines()[-1])["status"] == "SUCCESS"
+    evaluation = [
+        "evaluate.py",
+        f"model_path={out / 'checkpoints' / 'last.ckpt'}",
+        f"hydra.run.dir={tmp_path / 'eval'}",
+    ]
+    assert main("evaluate", [*evaluation[1:], "trainer.devices=1", "trainer.strategy=auto"]) == 0
+    assert results(tmp_path / "eval")["mAP"] == pytest.approx(results(out)["mAP"], abs=1e-6)
+
+
+def test_resume_needs_nothing_but_the_folder_and_equals_an_unbroken_run(finished, folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    # One epoch of a two-epoch run: stop it as Ctrl-C would, then go on as its message says.
+    assert runs.train(folder, out) == 0
+    for name in ("frcnn_resnet_10.epoch_2.ckpt", "last.ckpt", "best.ckpt"):
+        (out / "checkpoints" / name).unlink()
+    (out / "checkpoints" / "frcnn_resnet_10.epoch_1.ckpt").rename(out / "checkpoints" / "last.ckpt")
+    assert main("train", ["run.resume=last", f"hydra.run.dir={out}"]) == 0
+    ours, theirs = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (out, finished)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert results(out)["per_class"] == results(finished)["per_class"]
+    assert losses(out) == losses(finished)
+    assert "resume" not in yaml.parse((out / "config.yaml").read_text()).extra["run"]["resume"]
+
+    assert main("train", ["run.resume=last", f"hydra.run.dir={out}"]) == 2
+    assert "the run is complete" in capsys.readouterr().err
+    assert results(out)["mAP"] is not None
+    more = ["run.resume=last", f"hydra.run.dir={out}", "training_config.num_epochs=3"]
+    assert main("train", [*more, "model_config.roi_pooling_config.pool_size=3"]) == 2
+    assert "model_config" in capsys.readouterr().err
+    assert main("train", ["run.resume=last", f"hydra.run.dir={tmp_path / 'none'}"]) == 2
+
+
+def test_overwriting_begins_only_once_the_new_run_does(folder, tmp_path):
+    out = tmp_path / "run"
+    assert runs.train(folder, out, "training_config.num_epochs=1") == 0
+    before = sorted(
+        (path.name, path.read_bytes()) for path in out.rglob("*") if path.suffix in (".json", ".ckpt")
+    )
+    broken = ("run.overwrite=true", f"dataset_config.data_sources.0.image_directory_path={tmp_path / 'none'}")
+    assert runs.train(folder, out, *broken) == 2
+    after = sorted(
+        (path.name, path.read_bytes()) for path in out.rglob("*") if path.suffix in (".json", ".ckpt")
+    )
+    assert after == before
+    model = f"model_path={out / 'checkpoints' / 'last.ckpt'}"
+    assert main("evaluate", [model, f"hydra.run.dir={out}", "run.overwrite=true"]) == 2
+    assert (out / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("evaluation_config.validation_period_during_training=5",),
+        (
+            "training_config.num_epochs=9",
+            "evaluation_config.validation_period_during_training=5",
+            "training_config.early_stopping.patience=1",
+            "training_config.early_stopping.monitor=loss",
+            "training_config.early_stopping.min_delta=1000",
+        ),
+    ],
+    ids=["period beyond the end", "early stop between validations"],
+)
+def test_results_speak_of_the_last_checkpoint(folder, tmp_path, more):
+    out = tmp_path / "run"
+    assert runs.train(folder, out, *more) == 0
+    found = results(out)
+    assert found["epoch"] == found["best"]["epoch"] == 2
+    assert (
+        main(
+            "evaluate", [f"model_path={out / 'checkpoints' / 'last.ckpt'}", f"hydra.run.dir={tmp_path / 'e'}"]
+        )
+        == 0
+    )
+    assert results(tmp_path / "e")["mAP"] == pytest.approx(found["mAP"], abs=1e-6)
+    assert results(tmp_path / "e")["epoch"] == 2
+
+
+def test_trainer_options_reach_lightning(folder, tmp_path):
+    out = tmp_path / "run"
+    options = (
+        "trainer.precision=bf16-mixed",
+        "trainer.accumulate_grad_batches=3",
+        "trainer.gradient_clip_val=1.0",
+    )
+    assert (
+        runs.train(folder, out, *options, "trainer.limit_val_batches=1", "training_config.num_epochs=1") == 0
+    )
+    content = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 1
+    assert results(out)["images"] == 3  # one batch of up to four
+    assert content["state_dict"]["detector.trunk.conv1.weight"].dtype == torch.float32

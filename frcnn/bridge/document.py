@@ -24,7 +24,7 @@ NEVER_PARSED = {
 """Names that TAO's manual mentions and its parser never knew."""
 
 FOREIGN = {
-    "dataset_config": {"kitti_config", "coco_config", "sample_modifier_config"},
+    "dataset_convert": {"kitti_config", "coco_config", "sample_modifier_config"},
     "DetectNet_v2, SSD, YOLO or RetinaNet": {
         *("bbox_rasterizer_config", "cost_function_config", "postprocessing_config"),
         *("ssd_config", "yolov3_config", "yolov4_config", "retinanet_config", "dssd_config", "nms_config"),
@@ -85,10 +85,11 @@ def describe(field: Setting) -> str:
 def unknown_field(item: Unknown, source: str) -> SpecError:
     """The error for a name that its block does not have."""
     line, column = item.place
+    allowed = ", ".join(field.name for field in settings_of(item.message)) if item.message else "key, value"
     return SpecError(
         "unknown field",
         where=f"{source}:{line}:{column}: {item.path}",
         found=item.name,
-        allowed=", ".join(field.name for field in settings_of(item.message)),
-        hint=nearest(item.name, item.message),
+        allowed=allowed,
+        hint=nearest(item.name, item.message) if item.message else None,
     )

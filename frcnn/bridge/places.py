@@ -18,7 +18,7 @@ class Unknown:
 
     path: str
     name: str
-    message: type[Message]
+    message: type[Message] | None  # None: an entry of a map
     place: Place
 
 
@@ -112,12 +112,15 @@ class _Walker:
         end = OPEN.get(self.tokens.token, "}")
         self.tokens.NextToken()
         while not self.tokens.AtEnd() and not self.tokens.TryConsume(end):
-            name = self.tokens.ConsumeIdentifier()
+            at, name = self.here(), self.tokens.ConsumeIdentifier()
             self.tokens.TryConsume(":")
             if name == "key":
                 key = self.tokens.ConsumeString()
-            else:
+            elif name == "value":
                 place = self.here()
+                self.skip()
+            else:
+                self.places.unknown.append(Unknown(f"{path}.{name}", name, None, at))
                 self.skip()
             _ = self.tokens.TryConsume(",") or self.tokens.TryConsume(";")
         self.places.of[f"{path}.{key}"] = place or start

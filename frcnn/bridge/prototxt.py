@@ -1,5 +1,6 @@
 """TAO's prototxt spec files, read and written through protobuf's own text format."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message, Setting, settings_of
 
 SUFFIXES = (".txt", ".prototxt", ".pbtxt")
+
+
+WRONG_VALUE = "Couldn't parse|Value out|Enum type|Expected \"?(true|string)"
+"""How protobuf begins the messages about a value, where others are about braces and quotes."""
 
 
 def loads(text: str, *, source: str = "<string>") -> Experiment:
@@ -60,7 +65,7 @@ def parse(text: str, *, source: str = "<string>") -> Document:
     places = find_places(text, Experiment)
     if places.unknown:
         raise SpecError.of([unknown_field(item, source) for item in places.unknown], where=source)
-    comments = bool(re.search(r"^\s*#", text, re.MULTILINE))
+    comments = bool(re.search(r"^[^'\"\n]*#", text, re.MULTILINE))
     return Document(_read(Experiment, proto), source, places, {}, comments)
 
 
@@ -70,7 +75,11 @@ def _syntax_error(error: text_format.ParseError, text: str, source: str) -> Spec
     path = find_places(text, Experiment).path_at((line, column))
     field = _field_at(path)
     message = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).replace("frcnn.", "")).strip()
-    wrong_value = field and not field.is_message and re.match("Couldn't parse|Value out|Enum type", message)
+    wrong_value = (
+        field
+        and not field.is_message
+        and re.match("Couldn't parse|Value out|Enum type|Expected \"?(true|string)", message)
+    )
     return SpecError(
         message,
         where=f"{source}:{line}:{column}" + (f": {path}" if path else ""),
@@ -112,7 +121,7 @@ def _read_item(field: Setting, value: Any) -> Any:
         # Text format keeps numbers that no member has; validation refuses them with the field's path.
         return field.kind(value) if value in list(field.kind) else value  # type: ignore[call-overload]
     # TAO: freeze_blocks is a list of floats that the original truncates.
-    return int(value) if field.wire == "float" else value
+    return int(value) if field.wire == "float" and math.isfinite(value) else value
 
 
 def _fill(proto: Any, message: Message, path: str) -> None:

@@ -1,6 +1,9 @@
 """Specs as YAML: the same tree, in the dialect that OmegaConf reads."""
 
+import math
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -142,15 +145,20 @@ def parse(text: str, *, source: str = "<string>") -> Document:
         raise SpecError("is no mapping of settings", where=source, found=root.tag.rpartition(":")[2])
     extra = {}
     for key, node in list(root.value):
-        if key.value in RUN_SECTIONS:
+        if key.value in RUN_SECTIONS and isinstance(key, yaml.ScalarNode):
             extra[key.value] = _Loader("").construct_document(node)
             root.value.remove((key, node))
     spec = reader.message(Experiment, root, "")
     problems = [*(unknown_field(item, source) for item in reader.places.unknown), *reader.problems]
     if problems:
         raise SpecError.of(problems, where=source)
-    comments = bool(re.search(r"^\s*#", text, re.MULTILINE))
+    comments = bool(re.search(r"(^|\s)#", text))
     return Document(spec, source, reader.places, extra, comments)
+
+
+def _one(field: Setting) -> str:
+    """The values that one item of a field may hold, in words."""
+    return describe(replace(field, shape="one"))
 
 
 class _Reader:
@@ -166,7 +174,7 @@ class _Reader:
             self.wrong(node, path, "a block of settings")
             return message
         fields = {field.name: field for field in settings_of(cls)}
-        for key, value in node.value:
+        for key, value in self.entries(node, path):
             here = f"{path}.{key.value}" if path else str(key.value)
             self.places.of[here] = (key.start_mark.line + 1, key.start_mark.column + 1)
             if key.value not in fields:
@@ -179,6 +187,16 @@ class _Reader:
             setattr(message, field.name, self.field(field, value, here))
             message.mentioned().add(field.name)
         return message
+
+    def entries(self, node: yaml.MappingNode, path: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """Keys and values; a key that is no text, or comes twice, is a problem."""
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                self.wrong(key, path, "keys that are text, each once")
+                continue
+            seen.add(key.value)
+            yield key, value
 
     def field(self, field: Setting, node: yaml.Node, path: str) -> Any:
         if field.shape == "list":
@@ -197,7 +215,11 @@ class _Reader:
         self.places.of.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if field.is_message:
             return self.message(field.kind, node, path)
-        value = _Loader("").construct_document(node)
+        try:
+            value = _Loader("").construct_document(node)
+        except (yaml.YAMLError, TypeError):
+            self.wrong(node, path, _one(field))
+            return field.default
         if isinstance(value, str) and field.kind is not str and value == REQUIRED:
             return REQUIRED
         if isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value):
@@ -209,14 +231,14 @@ class _Reader:
             return field.kind(value) if value in list(field.kind) else value  # type: ignore[call-overload]
         if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if field.wire == "float" and isinstance(value, float):
+        if field.wire == "float" and isinstance(value, float) and math.isfinite(value):
             return int(value)
         if (
             field.is_enum
             or not isinstance(value, field.kind)
             or isinstance(value, bool) != (field.kind is bool)
         ):
-            self.wrong(node, path, describe(field))
+            self.wrong(node, path, _one(field))
         return _unescape(value) if isinstance(value, str) else value
 
     def wrong(self, node: yaml.Node, path: str, allowed: str) -> None:

@@ -53,10 +53,7 @@ class CheckpointInterval(Checkpoint):
         epoch = trainer.current_epoch + 1
         # Without validation in this epoch the metric is an old one, which cannot beat itself.
         mean = float(trainer.callback_metrics.get("val/mAP", -1.0))
-        improved = mean > (self.best["mAP"] if self.best else -1.0)
-        if improved:
-            self.best = Best(epoch=epoch, mAP=mean, checkpoint="best.ckpt")
-
+        improved = self._improves(mean, epoch)
         last, numbered = self.folder / "last.ckpt", self.folder / f"{self.stem}.epoch_{epoch}.ckpt"
         saved = numbered if epoch % self.interval == 0 else last
         trainer.save_checkpoint(saved, weights_only=False)
@@ -65,6 +62,17 @@ class CheckpointInterval(Checkpoint):
                 link_checkpoint(saved, self.folder / "best.ckpt")
             if saved != last:
                 link_checkpoint(saved, last)
+
+    def judge_last(self, mean: float, *, epoch: int) -> None:
+        """Make last.ckpt the best if a validation after the end says so."""
+        if self._improves(mean, epoch):
+            link_checkpoint(self.folder / "last.ckpt", self.folder / "best.ckpt")
+
+    def _improves(self, mean: float, epoch: int) -> bool:
+        improves = mean > (self.best["mAP"] if self.best else -1.0)
+        if improves:
+            self.best = Best(epoch=epoch, mAP=mean, checkpoint="best.ckpt")
+        return improves
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to beat."""

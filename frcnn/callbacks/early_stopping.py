@@ -20,7 +20,12 @@ class LossEarlyStopping(EarlyStopping):
 
     def __init__(self, *, patience: int, min_delta: float = 0.0) -> None:
         super().__init__(
-            "train/loss", patience=patience, min_delta=min_delta, mode="min", check_on_train_epoch_end=True
+            "train/loss_epoch",
+            patience=patience,
+            min_delta=min_delta,
+            mode="min",
+            check_on_train_epoch_end=True,
+            check_finite=False,  # a loss that is no number is an error, not an early end
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -28,8 +28,8 @@ TERMINAL_SECONDS = 0.5  # reading a loss waits for the device, so do it rarely
 
 def loss_line(metrics: Mapping[str, Tensor]) -> str:
     """The total loss and its parts, as far as they are known."""
-    known = [f"{name} {float(metrics[key]):.3f}" for name, key in LOSSES.items() if key in metrics]
-    return " · ".join(known)
+    known = {name: metrics[key] for name, key in LOSSES.items() if key in metrics}
+    return " · ".join(f"{name} {float(value):.3f}" for name, value in known.items())
 
 
 def time_left(*, elapsed: float, done: float, left: float) -> str:
@@ -65,7 +65,14 @@ class TrainingProgress(ProgressBar):
         self._bars: _Bars | None = None
         self._train_task = self._validation_task = TaskID(0)
         self._start = self._epoch_start = self._train_seconds = self._next_report = 0.0
-        self._steps = self._images = 0
+        self._steps = self._images = self._earlier_images = 0
+        self._earlier_seconds = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second so far, validation left out."""
+        seconds = self._earlier_seconds + self._train_seconds
+        return (self._earlier_images + self._images) / seconds if seconds else 0.0
 
     def disable(self) -> None:
         """Show nothing; Lightning's wish for all processes but the first."""
@@ -83,7 +90,9 @@ class TrainingProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the bar back."""
-        self._epoch_start, self._images = time.monotonic(), 0
+        self._earlier_images += self._images
+        self._earlier_seconds += self._train_seconds
+        self._epoch_start, self._images, self._train_seconds = time.monotonic(), 0, 0.0
         if self._bars is not None:
             total = self.total_train_batches
             self._bars.reset(
@@ -104,12 +113,14 @@ class TrainingProgress(ProgressBar):
             self._bars.update(self._train_task, completed=batch_idx + 1)
         if self._enabled and time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + self._pause()
-            self._report(trainer, step=batch_idx + 1)
+            self._report(trainer, step=batch_idx + 1, losses=trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's mean losses and its mAP."""
+        metrics = trainer.callback_metrics  # reading them is a matter of all processes
         if self._enabled:
-            self._report(trainer, step=None)
+            means = {key: metrics[f"{key}_epoch"] for key in LOSSES.values() if f"{key}_epoch" in metrics}
+            self._report(trainer, step=None, losses=metrics | means)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the second bar."""
@@ -169,7 +180,7 @@ class TrainingProgress(ProgressBar):
             self._bars.stop()
             self._bars = None
 
-    def _report(self, trainer: pl.Trainer, *, step: int | None) -> None:
+    def _report(self, trainer: pl.Trainer, *, step: int | None, losses: Mapping[str, Tensor]) -> None:
         """Show the figures after `step`, or after the whole epoch."""
         now, steps = time.monotonic(), self.total_train_batches
         metrics = trainer.callback_metrics
@@ -180,11 +191,11 @@ class TrainingProgress(ProgressBar):
         ]
         if "val/mAP" in metrics:
             figures.append(f"mAP {float(metrics['val/mAP']):.3f}")
-        losses = loss_line(metrics)
+        line = loss_line(losses)
         if self._bars is not None:
-            self._bars.losses = losses
+            self._bars.losses = line
             self._bars.update(self._train_task, figures=" · ".join(figures))
         else:
             place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             place += "" if step is None else f" step {step}/{steps}"
-            log.info("%s: %s", place, " · ".join([losses, *figures]))
+            log.info("%s: %s", place, " · ".join([line, *figures]))

@@ -18,18 +18,18 @@ Verbosity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 # TAO: the names that Keras gave the losses.
 LOSS_NAMES = {
-    "train/loss": "loss",
-    "train/loss_rpn_class": "rpn_out_class_loss",
-    "train/loss_rpn_box": "rpn_out_regress_loss",
-    "train/loss_rcnn_class": "dense_class_td_loss",
-    "train/loss_rcnn_box": "dense_regress_td_loss",
+    "train/loss_epoch": "loss",
+    "train/loss_rpn_class_epoch": "rpn_out_class_loss",
+    "train/loss_rpn_box_epoch": "rpn_out_regress_loss",
+    "train/loss_rcnn_class_epoch": "dense_class_td_loss",
+    "train/loss_rcnn_box_epoch": "dense_regress_td_loss",
 }
 
 
 class StatusWriter(Callback):
     """Appends to status.json: by hand with `write`, and from a training's start to its end as a callback.
 
-    The callback leaves SUCCESS to its owner, who knows when the whole job is done.
+    The callback leaves SUCCESS and FAILURE to its owner, who knows when the whole job is over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,9 +89,9 @@ class StatusWriter(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Losses, learning rate, mAP, and how long it will take."""
+        metrics = trainer.callback_metrics  # reading them is a matter of all processes
         if not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         seconds = time.monotonic() - self._epoch_start
         # TAO: figures of an epoch are strings.
@@ -117,15 +117,3 @@ class StatusWriter(Callback):
         """The loop is over."""
         if trainer.is_global_zero:
             self.write("RUNNING", "Training loop complete.")
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """An interrupt or an error ends the job."""
-        if not trainer.is_global_zero:
-            return
-        if isinstance(exception, KeyboardInterrupt):
-            self.write("FAILURE", "Training was interrupted.")
-        else:
-            message = str(exception) or type(exception).__name__
-            self.write("FAILURE", message, verbosity="ERROR")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from frcnn.metrics import DetectionEvaluator, EvaluationResult
@@ -62,6 +63,7 @@ class ValidationMap(Callback):
         )
         self.keep_samples = keep_samples
         self.result: EvaluationResult | None = None
+        self.epoch: int | None = None  # of the result, from 1
         self.samples: list[ValidationSample] = []
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -109,6 +111,7 @@ class ValidationMap(Callback):
             for state in states:
                 self.evaluator.merge(state)
         self.result = result = self.evaluator.compute()
+        self.epoch = trainer.current_epoch + (1 if trainer.state.fn == TrainerFn.FITTING else 0)
 
         figures = {"val/mAP": result.mAP}
         figures |= {f"val/AP/{name}": figure.AP for name, figure in result.per_class.items()}

@@ -1,18 +1,21 @@
 """The entry point of the scripts: from arguments to a finished command and its exit code."""
 
+import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides
 from frcnn.errors import FrcnnError, SpecError
+from frcnn.spec.run import Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,8 +66,8 @@ def _run(command: str, argv: Sequence[str]) -> None:
 
 def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
-    if command != "evaluate":
-        return specs
+    if command == "train":
+        return specs or _settings_to_resume(line)
     from frcnn.weights.checkpoint import read_document
 
     paths = line.values.get("model_path") or [spec.spec.evaluation_config.model for spec in specs]
@@ -80,42 +83,66 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     return [read_document(path, over=specs[0] if specs else None) for path in paths]
 
 
+def _settings_to_resume(line: overrides.CommandLine) -> list[Document]:
+    """With run.resume=last a run goes on with its own settings, which its folder holds."""
+    values = {key: value for _, key, value in map(overrides.split, line.overrides)}
+    if values.get("run.resume") != "last":
+        return []
+    folder = values.get("hydra.run.dir")
+    if not folder:
+        raise SpecError("which run?", where="run.resume", hint="hydra.run.dir=FOLDER of the run")
+    if not (Path(folder) / "config.yaml").exists():
+        raise SpecError("there is no run to resume", where=folder)
+    return [read_spec(Path(folder) / "config.yaml")]
+
+
 def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> None:
+    """Let Hydra compose the settings of each job and run the command with them."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from frcnn import config
 
     config.register()
-    groups = _chosen_groups(line)
-    names = [re.sub(r"\W", "_", f"{Path(document.source).stem}_{i}") for i, document in enumerate(documents)]
-    trees = {name: config.spec_tree(item, groups) for name, item in zip(names, documents, strict=True)}
-    chosen = [f"spec={','.join(names)}"] if names else []
-    items = map(overrides.split, line.overrides)
-    maps = [key for mark, key, value in items if overrides.is_map_value(mark, key, value)]
-    sections, existing = overrides.sections(line.overrides), {}
-    if sections or maps:
-        before = _composed_before(config.derive(command, trees), chosen, line.overrides)
-        sections = [path for path in sections if OmegaConf.select(before, path) is None]
-        existing = {key: [str(name) for name in OmegaConf.select(before, key) or {}] for key in maps}
-    primary = config.derive(command, trees, sections)
-    locate = _locator(documents, line.overrides)
-
+    script = str(Path(sys.argv[0]).with_name(f"{command}.py"))
     failures: list[BaseException] = []
+    task = _task(command, script, _locator(documents, line.overrides), failures)
+    shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
+    flags = [*line.flags, *(["--resolve"] if shows else [])]
+    typed, conf = sys.argv, str(config.conf_dir())
+    try:
+        primary, items = _for_hydra(command, line, documents)
+        sys.argv = [script, *flags, f"hydra.job.name={command}", *items]
+        hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
+        for error in failures:
+            raise error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise config.readable(error) from error
+    finally:
+        sys.argv = typed
 
-    def task(cfg: DictConfig) -> float | None:
+
+def _task(
+    command: str, script: str, locate: Callable[[str], str], failures: list[BaseException]
+) -> Callable[["DictConfig"], float | None]:
+    """What Hydra runs for each job. A single run's failure is kept, since Hydra would print it as well."""
+
+    def task(cfg: "DictConfig") -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from frcnn.config import resolve
+
         hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
         try:
-            app = config.resolve(cfg, locate=locate)
+            app = resolve(cfg, locate=locate)
             from frcnn import run
 
-            score: float | None = getattr(run, command)(app, Path(hydra_config.runtime.output_dir))
+            with _own_command_line(script, folder, app.run):
+                score: float | None = getattr(run, command)(app, folder)
             return score
         except BaseException as error:
             if hydra_config.mode == RunMode.MULTIRUN:
@@ -123,45 +150,79 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
             failures.append(error)
             return None
 
-    conf = str(config.conf_dir())
-    flags = [*line.flags, *(["--resolve"] if {"--cfg", "-c"} & set(line.flags) else [])]
-    saved = sys.argv
-    try:
-        full = overrides.expand(line.overrides, existing)
-        sys.argv = [
-            str(Path(saved[0]).with_name(f"{command}.py")),
-            *flags,
-            f"hydra.job.name={command}",
-            *chosen,
-            *full,
-        ]
-        hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
-        for error in failures:
-            raise error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise config.readable(error) from error
-    finally:
-        sys.argv = saved
+    return task
 
 
-def _chosen_groups(line: overrides.CommandLine) -> dict[str, list[str]]:
+def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Document]) -> tuple[str, list[str]]:
+    """The primary config and the overrides that say what the command line means."""
+    from omegaconf import OmegaConf
+
+    from frcnn.config import derive, spec_tree
+
     pairs = [(key, value or "") for _, key, value in map(overrides.split, line.overrides)]
-    return {key: [v.strip() for v in value.split(",")] for key, value in pairs if key in line.groups}
+    groups = {key: [v.strip() for v in value.split(",")] for key, value in pairs if key in line.groups}
+    stems = [re.sub(r"\W", "_", Path(document.source).stem, flags=re.ASCII) for document in documents]
+    names = [f"{stem}_{i}" for i, stem in enumerate(stems)]
+    if len(names) > 1 and not {"-m", "--multirun"} & set(line.flags):
+        raise SpecError("several specs are a sweep", where="command line", hint="add -m")
+    trees = {name: spec_tree(item, groups) for name, item in zip(names, documents, strict=True)}
+    chosen = [f"spec={','.join(names)}"] if names else []
+    items = [overrides.split(item) for item in line.overrides]
+    maps = [key for mark, key, value in items if overrides.is_map_value(mark, key, value)]
+    sections = overrides.sections(line.overrides)
+    existing: dict[str, list[str]] = {}
+    if sections or maps:
+        jobs = _composed_before(derive(command, trees), chosen, line.overrides)
+        found = [
+            (
+                [path for path in sections if OmegaConf.select(job, path) is None],
+                {key: sorted(map(str, OmegaConf.select(job, key) or {})) for key in maps},
+            )
+            for job in jobs
+        ]
+        if any(other != found[0] for other in found):
+            keys = ", ".join(dict.fromkeys([*sections, *maps]))
+            hint = "set it in each spec or group, or run the jobs one by one"
+            raise SpecError("means something else in each job of this sweep", where=keys, hint=hint)
+        sections, existing = found[0]
+    return derive(command, trees, sections), [*chosen, *overrides.expand(line.overrides, existing)]
 
 
-def _composed_before(primary: str, chosen: list[str], items: Sequence[str]) -> "DictConfig":
-    """What the groups and specs say before single values are set; of a sweep, its first job."""
+@contextmanager
+def _own_command_line(script: str, folder: Path, run: Run) -> Iterator[None]:
+    """What Lightning starts again for every further device: this run, not the sweep that it is part of."""
+    from hydra.core.hydra_config import HydraConfig
+
+    arguments, hydra_config = sys.argv, HydraConfig.instance().cfg
+    sys.argv = [script, f"spec={folder / 'config.yaml'}", f"hydra.run.dir={folder}"]
+    sys.argv += [f"run.resume={run.resume}"] if run.resume else []
+    sys.argv += [f"model_path={run.model_path}"] if run.model_path else []
+    HydraConfig.instance().cfg = None  # else Lightning would add Hydra's own arguments
+    try:
+        yield
+    finally:
+        sys.argv, HydraConfig.instance().cfg = arguments, hydra_config
+
+
+def _composed_before(primary: str, chosen: list[str], items: Sequence[str]) -> "list[DictConfig]":
+    """What the groups and specs of each job say before single values are set."""
     from hydra import compose, initialize_config_dir
 
     from frcnn.config import conf_dir
 
-    groups = [item for item in items if overrides.split(item)[1] in overrides.choices(conf_dir())]
-    first = [item.partition(",")[0] for item in (*chosen, *groups) if "[" not in item]
+    names = overrides.choices(conf_dir())
+    groups = [item for item in (*chosen, *items) if overrides.split(item)[1] in (*names, "spec")]
+    plain = [item for item in groups if "[" in item or "(" in item]
+    swept = [
+        [f"{item.partition('=')[0]}={value}" for value in item.partition("=")[2].split(",")]
+        for item in groups
+        if item not in plain
+    ]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(primary, overrides=first)
+        return [compose(primary, overrides=[*plain, *job]) for job in itertools.product(*swept)]
 
 
-def _locator(documents: list[Document], items: Sequence[str]) -> Any:
+def _locator(documents: list[Document], items: Sequence[str]) -> Callable[[str], str]:
     if len(documents) != 1:
         return str
     changed = [overrides.split(item)[1] for item in items]

@@ -37,10 +37,12 @@ OWNED = {
     "evaluation": ["evaluation_config"],
     "inference": ["inference_config"],
     "training": ["training_config"],
+    "trainer": ["trainer"],
+    "logger": ["logger"],
     "model": [],
     "backbone": [],
 }
-"""Groups of TAO's tree and the sections that each replaces whole; model and backbone replace single keys."""
+"""Groups and the sections that each replaces whole; model and backbone replace single keys."""
 
 
 @dataclass
@@ -88,7 +90,10 @@ def parse(argv: Sequence[str]) -> CommandLine:
         if word in ("-h", "--help"):
             line.help = True
         elif word == "-r":
-            line.overrides.append(f"hydra.run.dir={rest.pop(0) if rest else ''}")
+            if not rest:
+                raise SpecError("needs a folder", where="command line", found="-r")
+            out = rest.pop(0)
+            line.overrides += [f"hydra.run.dir={out}", f"hydra.sweep.dir={out}"]
         elif word.startswith("-"):
             line.flags += [word, rest.pop(0)] if word in FLAGS_WITH_VALUE and rest else [word]
         elif "=" not in word and not word.startswith("~"):
@@ -97,7 +102,12 @@ def parse(argv: Sequence[str]) -> CommandLine:
         else:
             _, key, value = split(word)
             if key in ("spec", "model_path", "enc_key"):
-                line.values[key] = [part.strip("'\"") for part in re.split(r",(?=\S)", value or "")]
+                if key in line.values:
+                    raise SpecError("is given twice", where="command line", found=key, allowed="one list")
+                if not value:
+                    raise SpecError("needs a value", where="command line", found=word)
+                whole = key == "enc_key" or Path(value).is_file()
+                line.values[key] = [part.strip("'\"") for part in ([value] if whole else value.split(","))]
             else:
                 line.overrides.append(word)
     return line
@@ -195,7 +205,7 @@ def _problems(mark: str, key: str, value: str | None, groups: Mapping[str, list[
 
 
 def _choice_problems(group: str, value: str, names: list[str]) -> Iterator[SpecError]:
-    if "(" in value or value == "null":
+    if "(" in value or (value == "null" and group == "hparams"):
         return  # a sweep function, which Hydra reads
     for choice in value.strip("[]").split(","):
         choice = choice.strip().strip("'\"")

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frcnn.ops import winograd
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` (same state dict) with three differences.
@@ -72,19 +74,24 @@ def conv_bn(conv: nn.Module, bn: nn.Module, x: Tensor, valid: Tensor | None = No
 
     Folding costs a pass over the weights and saves two over the activations. Nothing is cached, so nothing
     can be stale. Layers of other types or with hooks (fake-quantised, observed) and layers that are being
-    exported are called one by one.
+    compiled or exported are called one by one.
     """
-    if (
-        type(conv) is nn.Conv2d
-        and type(bn) is BatchNorm2d
-        and bn.uses_running_statistics
-        and not torch.is_grad_enabled()
-        and not _observed(conv, bn)
-    ):
-        weight, bias = fold(conv, bn)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    y: Tensor = bn(conv(x), valid)
+    y: Tensor
+    if type(conv) is not nn.Conv2d or type(bn) is not BatchNorm2d or _observed(conv, bn):
+        y = bn(conv(x), valid)
+        return y
+    if bn.uses_running_statistics and not torch.is_grad_enabled():
+        return _convolve(conv, x, *fold(conv, bn))
+    y = bn(_convolve(conv, x, conv.weight, conv.bias), valid)
     return y
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv` with other weights, by Winograd's algorithm where that is faster."""
+    if conv.dilation == (1, 1) and winograd.worthwhile(x, weight, stride=conv.stride, padding=conv.padding):
+        y = winograd.conv3x3(x, weight)
+        return y if bias is None else y + bias[:, None, None]
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def fold(conv: nn.Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -95,5 +102,5 @@ def fold(conv: nn.Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _observed(*layers: nn.Module) -> bool:
-    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
-    return exporting or any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    return traced or any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)

@@ -98,4 +98,5 @@ def propose(
         max_output=settings.post_nms_top_n,
         form=nms_form,
     )
-    return Proposals(take(boxes, kept) * valid.unsqueeze(-1), valid)
+    # Not times valid: what is no number would stay none.
+    return Proposals(take(boxes, kept).masked_fill(~valid.unsqueeze(-1), 0.0), valid)

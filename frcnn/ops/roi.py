@@ -87,7 +87,8 @@ def _grid_sample(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     x, y = _sample_points(2 * boxes - 1, size)
     shape = (batch, regions, size, size)
     grid = torch.stack([x.unsqueeze(2).expand(shape), y.unsqueeze(3).expand(shape)], dim=-1)
-    crops = F.grid_sample(features, grid.flatten(1, 2).to(features.dtype), align_corners=True)
+    # In float32: a bfloat16 coordinate is off by up to a pixel.
+    crops = F.grid_sample(features.float(), grid.flatten(1, 2), align_corners=True).to(features.dtype)
     return crops.view(batch, -1, regions, size, size).transpose(1, 2).flatten(0, 1)
 
 
@@ -98,9 +99,9 @@ def _roi_align(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     scaled = _scaled(boxes, width - 1, height - 1)
     low, high = scaled[..., :2], scaled[..., 2:]
     margin = (high - low) / (2 * (size - 1)) if size > 1 else torch.zeros_like(low)
-    regions = torch.cat([low - margin + 0.5, high + margin + 0.5], dim=-1).to(features.dtype)
-    crops: Tensor = roi_align(features, list(regions), size, sampling_ratio=1, aligned=True)
-    return crops
+    regions = torch.cat([low - margin + 0.5, high + margin + 0.5], dim=-1)
+    crops: Tensor = roi_align(features.float(), list(regions), size, sampling_ratio=1, aligned=True)
+    return crops.to(features.dtype)
 
 
 _FORMS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {

@@ -115,8 +115,22 @@ def l1_penalty(module: nn.Module, weight: float) -> Tensor:
     return weight * torch.stack([kernel.abs().sum() for kernel in _kernels(module)]).sum()
 
 
-def _kernels(module: nn.Module) -> Iterator[Tensor]:
+@torch.no_grad()
+def l2_penalty(module: nn.Module, weight: float) -> Tensor:
+    """`weight * sum x^2` over all kernels, frozen ones too: what TAO's loss shows, a scalar without gradient.
+
+    The optimizer's weight decay is its gradient, see `parameter_groups`.
+    """
+    norms = torch._foreach_norm(list(_kernels(module, frozen=True)))
+    return weight * torch.stack(norms).square().sum()
+
+
+def _kernels(module: nn.Module, *, frozen: bool = False) -> Iterator[Tensor]:
     for layer in module.modules():
         depthwise = isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.requires_grad and not depthwise:
+        if (
+            isinstance(layer, nn.Conv2d | nn.Linear)
+            and not depthwise
+            and (frozen or layer.weight.requires_grad)
+        ):
             yield layer.weight

@@ -29,6 +29,8 @@ def soft_start(
         RunError: progress is outside [0, 1].
     """
     _check(progress)
+    if base_lr == 0:
+        return 0.0
     if progress < soft_start:
         return start_lr + (base_lr - start_lr) * progress / soft_start
     return base_lr / annealing_divider ** sum(point < progress for point in annealing_points)

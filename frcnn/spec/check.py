@@ -38,7 +38,11 @@ def field_problems(spec: Message, locate: Locate) -> Iterator[SpecError]:
     """What single fields and oneofs break."""
     for path, field, value in walk(spec):
         if field.required and value == REQUIRED:
-            yield SpecError("is required", where=locate(path), allowed=_allowed(field), hint=field.doc)
+            yield SpecError(
+                "is required",
+                where=locate(path),
+                allowed=_allowed(field),
+            )
         elif field.shape == "map":
             missing = [key for key in field.keys if key not in value]
             if missing or (field.needed and not value):
@@ -47,12 +51,15 @@ def field_problems(spec: Message, locate: Locate) -> Iterator[SpecError]:
                     where=locate(path),
                     found=", ".join(value) or "none",
                     allowed=", ".join(field.keys) or None,
-                    hint=field.doc,
                 )
             yield from _item_problems(field, {f"{path}.{k}": v for k, v in value.items()}, locate)
         elif field.shape == "list":
             if field.needed and not value:
-                yield SpecError("needs at least one value", where=locate(path), found="none", hint=field.doc)
+                yield SpecError(
+                    "needs at least one value",
+                    where=locate(path),
+                    found="none",
+                )
             yield from _item_problems(field, {f"{path}.{i}": v for i, v in enumerate(value)}, locate)
         elif value is not None:
             yield from _item_problems(field, {path: value}, locate)
@@ -224,6 +231,8 @@ def _data(spec: Experiment) -> Iterator[Finding]:
             if not getattr(source, name):
                 yield f"{where}.{name}", "is required", "empty", "a path"
     mapping, where = data.target_class_mapping, f"{path}.target_class_mapping"
+    if "" in mapping or "" in mapping.values():
+        yield where, "has an entry without a name", "key or value is empty", "a name on both sides"
     for names, what in ((list(mapping), "key"), (sorted(set(mapping.values())), "value")):
         seen: dict[str, str] = {}
         for name in names:

@@ -44,7 +44,7 @@ def within(low: float, high: float) -> Rule:
 
 def one_of(*options: object) -> Rule:
     """One of a few values."""
-    return Rule(" or ".join(map(str, options)), lambda value: value in options)
+    return Rule(" or ".join(str(option) or "empty" for option in options), lambda value: value in options)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ import sys
 
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Setting, messages_below, settings_of
+from frcnn.spec.run import Logger, Natural, Run, Trainer
 
 HEAD = """# Settings
 
 Every block and field of a TAO FasterRCNN spec, as `frcnn` reads it. Generated from `frcnn/spec` by
 `python -m frcnn.spec.reference`; do not edit. Numbers are TAO's protobuf field numbers.
 A field marked "no effect" is accepted, kept and named once in the log.
+The last blocks, Run, Natural, Trainer and Logger, hold what TAO has no word for.
 """
 
 
 def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
-    for message in messages_below(Experiment):
+    for message in (*messages_below(Experiment), Run, Natural, Trainer, Logger):
         parts += [f"\n## {message.__name__}\n", f"{(message.__doc__ or '').strip()}\n"]
         parts += ["| # | field | type | default | allowed | meaning |", "|---|---|---|---|---|---|"]
         parts += [_row(field) for field in settings_of(message)]
@@ -29,7 +31,7 @@ def _row(field: Setting) -> str:
     doc = field.doc + (f" (one of {field.oneof})" if field.oneof else "")
     doc += f"; 0 means {field.zero_means:g}" if field.zero_means is not None else ""
     doc += f"; **no effect**: {field.inert}" if field.inert else ""
-    cells = [field.number, f"`{field.name}`", kind, _default(field), _allowed(field), doc]
+    cells = [field.number or "", f"`{field.name}`", kind, _default(field), _allowed(field), doc]
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 

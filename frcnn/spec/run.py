@@ -1,15 +1,22 @@
 """What TAO has no word for: how a run behaves, on which devices, and where it reports."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from frcnn.spec.experiment import Experiment
-from frcnn.spec.fields import Message, above, at_least, one_of, setting, settings_of
+from frcnn.spec.fields import Message, Rule, at_least, one_of, setting, settings_of
 
 
 def option(doc: str, **rest: Any) -> Any:
     """Declare a setting that has no place, and so no number, in TAO's schema."""
     return setting(0, doc, **rest)
+
+
+PART = Rule(
+    "a share such as 0.1 or 1.0, or a whole number of batches",
+    lambda text: bool(re.fullmatch(r"0?\.\d*[1-9]\d*|1\.0*|[1-9]\d*", text)),
+)
 
 
 @dataclass
@@ -41,9 +48,7 @@ class Run(Message):
         rule=one_of("ignore", "none"),
     )
     tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
-    num_workers: int = option(
-        "loader processes; -1: by the number of cores", default=-1, rule=at_least(-1)
-    )
+    num_workers: int = option("loader processes; -1: by the number of cores", default=-1, rule=at_least(-1))
     resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))
     spec_folder: str = option("folder of the spec; relative paths are tried there too", default="")
     overwrite: bool = option("replace a run that the folder holds", default=False)
@@ -54,15 +59,17 @@ class Run(Message):
 class Trainer(Message):
     """Devices and precision, in Lightning's words; epochs and periods are TAO's fields."""
 
-    accelerator: str = option("auto, cpu, gpu, ...", default="auto")
+    accelerator: str = option("kind of device", default="auto", rule=one_of("auto", "cpu", "gpu", "mps"))
     devices: str = option("auto, a number, or a list such as '0,2'", default="auto")
     num_nodes: int = option("machines", default=1, rule=at_least(1))
-    strategy: str = option("auto, ddp, ...", default="auto")
-    precision: str = option("32-true, bf16-mixed, 16-mixed", default="32-true")
+    strategy: str = option("how devices share the work", default="auto", rule=one_of("auto", "ddp"))
+    precision: str = option(
+        "precision of the network", default="32-true", rule=one_of("32-true", "bf16-mixed", "16-mixed")
+    )
     gradient_clip_val: float = option("largest gradient norm; 0 means any", default=0.0, rule=at_least(0))
     accumulate_grad_batches: int = option("batches per optimizer step", default=1, rule=at_least(1))
-    limit_train_batches: float = option("share or number of training batches", default=1.0, rule=above(0))
-    limit_val_batches: float = option("share or number of validation batches", default=1.0, rule=above(0))
+    limit_train_batches: str = option("1.0: all, 0.1: a tenth, 10: ten batches", default="1.0", rule=PART)
+    limit_val_batches: str = option("likewise in validation", default="1.0", rule=PART)
 
 
 @dataclass

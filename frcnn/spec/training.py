@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from frcnn.spec.fields import Message, above, at_least, inside, one_of, setting, within
+from frcnn.spec.fields import Message, Rule, above, at_least, inside, one_of, setting, within
 
 CLEARML = "ClearML is not supported; the run folder and W&B hold the same values"
 
@@ -91,7 +91,12 @@ class StepLrConfig(Message):
 
     base_lr: float = setting(1, "learning rate of the first step", rule=at_least(0))
     gamma: float = setting(2, "factor at each step", default=1.0, rule=within(0, 1))
-    step_size: float = setting(3, "length of a step, percent of the run", default=100.0, rule=within(0, 100))
+    step_size: float = setting(
+        3,
+        "length of a step, percent of the run",
+        default=100.0,
+        rule=Rule("above 0 and at most 100", lambda percent: 0 < percent <= 100),
+    )
 
 
 @dataclass
@@ -108,7 +113,7 @@ class LRConfig(Message):
 class EarlyStopping(Message):
     """Ends a run whose training loss no longer falls."""
 
-    monitor: str = setting(1, "value to watch", rule=one_of("loss"))
+    monitor: str = setting(1, "value to watch", default="loss", rule=one_of("loss"))
     min_delta: float = setting(2, "smallest fall that counts", default=0.0, rule=at_least(0))
     patience: int = setting(3, "epochs without a fall before stopping", rule=above(0))
 

@@ -9,8 +9,12 @@ import torch
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
 from frcnn.checkpoint_io import AtomicCheckpointIO
-from frcnn.errors import WeightsError
+from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import Message
+from frcnn.spec.run import App
+from frcnn.spec.values import class_names
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +43,49 @@ def read_document(path: str | Path, *, over: Document | None = None) -> Document
         over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
     """
     stored = yaml.parse(load_checkpoint(path)["frcnn"]["config"], source=str(path))
-    kept = {k: v for k, v in stored.extra.get("run", {}).items() if k not in ("resume", "overwrite", "name")}
-    extra = {**stored.extra, "run": {**kept, "model_path": str(Path(path).resolve())}}
+    # Where it was trained, and on how many devices, says nothing about where it is evaluated.
+    trainer = {
+        k: v for k, v in stored.extra.get("trainer", {}).items() if k in ("precision", "limit_val_batches")
+    }
+    run = {k: v for k, v in stored.extra.get("run", {}).items() if k != "name"}
+    extra = {"run": {**run, "model_path": str(Path(path).resolve())}, "trainer": trainer}
     if over is not None:
         for name in over.spec.mentioned() - {"model_config", "enc_key"}:
             setattr(stored.spec, name, getattr(over.spec, name))
         if "model_config" in over.spec.mentioned():
             log.info("%s: model_config is not used; the network's settings come with %s", over.source, path)
         extra["run"]["spec_folder"] = str(Path(over.source).resolve().parent)
+        extra["trainer"] |= over.extra.get("trainer", {})
     return Document(stored.spec, stored.source, stored.places, extra)
+
+
+def finished_epochs(path: str | Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    return int(load_checkpoint(path)["epoch"]) + 1
+
+
+def refuse_other_network(app: App, path: str | Path) -> None:
+    """Stop a resumed run whose network, classes or optimizer are not the checkpoint's.
+
+    Raises:
+        SpecError: names what differs.
+    """
+    stored = yaml.loads(load_checkpoint(path)["frcnn"]["config"], source=str(path))
+    pairs = {
+        "model_config": (stored.model_config, app.model_config),
+        "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
+        "the optimizer": (_kind(stored), _kind(app)),
+    }
+    changed = [name for name, (before, now) in pairs.items() if before != now]
+    if changed:
+        hint = "resume with the settings of the run, or train in another folder"
+        raise SpecError("differs from the run to resume", where=path, found=", ".join(changed), hint=hint)
+
+
+def _kind(spec: Experiment) -> list[str]:
+    return [
+        name for name, value in vars(spec.training_config.optimizer).items() if isinstance(value, Message)
+    ]
 
 
 def load_weights(detector: FasterRCNN, path: str | Path) -> None:

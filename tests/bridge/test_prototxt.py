@@ -138,7 +138,8 @@ def test_unknown_names_are_reported_together_with_line_column_and_nearest_name()
     [
         ("evaluation_config { use_voc_11_point_metric: True }", "use_voc07_11point_metric"),
         ("model_config { num_epochs: 3 }", "belongs to TrainingConfig"),
-        ("kitti_config { }", "dataset_config"),
+        ("kitti_config { }", "dataset_convert"),
+        ("dataset_config { target_class_mapping { key: 'a' valeu: 'b' } }", "key, value"),
         ("bbox_rasterizer_config { }", "DetectNet_v2"),
         ("network_config { }", "TLT 1.x"),
     ],

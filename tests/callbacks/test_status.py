@@ -3,8 +3,6 @@
 import json
 import re
 
-import pytest
-
 from frcnn.callbacks import StatusWriter, ValidationMap
 
 COMMON = {"date", "time", "status", "verbosity", "message"}
@@ -59,22 +57,6 @@ def test_dates_and_times_are_not_padded(tmp_path, monkeypatch):
         '{"date": "3/4/2026", "time": "5:6:7", "status": "SUCCESS", "verbosity": "INFO", '
         '"message": "Evaluation finished successfully.", "kpi": {"mAP": 0.5}}\n'
     )
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "verbosity"),
-    [
-        (KeyboardInterrupt(), "Training was interrupted.", "INFO"),
-        (ValueError("boom"), "boom", "ERROR"),
-        (ValueError(), "ValueError", "ERROR"),
-    ],
-)
-def test_interrupts_and_errors_are_failures(tmp_path, fit, detector, error, message, verbosity):
-    path = tmp_path / "status.json"
-    with pytest.raises((SystemExit, ValueError)):
-        fit(detector(fail_at=(0, 1, error)), StatusWriter(path))
-    last = lines(path)[-1]
-    assert (last["status"], last["message"], last["verbosity"]) == ("FAILURE", message, verbosity)
 
 
 def test_a_line_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):

@@ -19,7 +19,7 @@ def test_a_line_is_taken_apart():
     )
     assert line.flags == ["-m", "--cfg", "job"]
     assert line.values == {"spec": ["a.txt", "b.txt"], "enc_key": ["x"]}
-    assert line.overrides == ["hydra.run.dir=out", "lr=step", "~run.mounts.a"]
+    assert line.overrides == ["hydra.run.dir=out", "hydra.sweep.dir=out", "lr=step", "~run.mounts.a"]
     assert line.groups == {"lr"}
 
 
@@ -98,3 +98,13 @@ def test_sections_to_create():
         "training_config.visualizer.wandb_config",
     ]
     assert sections(["training_config.num_epochs=3"]) == []
+
+
+@pytest.mark.parametrize("words", [["-r"], ["spec="], ["spec=a.txt", "spec=b.txt"]])
+def test_half_said_things_are_refused(words):
+    with pytest.raises(SpecError):
+        parse(words)
+
+
+def test_a_key_may_hold_commas():
+    assert parse(["enc_key=a,b"]).values["enc_key"] == ["a,b"]

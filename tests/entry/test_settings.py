@@ -8,7 +8,7 @@ import types
 
 import pytest
 import yaml as pyyaml
-from conftest import ROOT
+from project import ROOT
 from specs import TINY
 
 from frcnn.bridge import prototxt, yaml
@@ -151,6 +151,48 @@ def test_yaml_specs_and_run_sections(compose, tmp_path):
     assert (app.run.difficult, app.trainer.precision) == ("none", "bf16-mixed")
 
 
+def test_a_runs_config_restores_what_stands_beside_the_spec(compose, tmp_path):
+    path = tmp_path / "config.yaml"
+    sections = "run: {name: mine, overwrite: true, resume: last}\ntrainer: {accelerator: cpu, devices: '2'}\nlogger: {csv: false}\n"
+    path.write_text(yaml.dumps(prototxt.loads(TINY)) + sections)
+    app = compose(f"spec={path}")
+    assert (app.run.name, app.run.overwrite, app.run.resume) == ("mine", False, "")
+    assert (app.trainer.accelerator, app.trainer.devices, app.logger.csv) == ("cpu", "2", False)
+    app = compose(f"spec={path}", "trainer=auto", "logger=tensorboard")
+    assert (app.trainer.accelerator, app.trainer.devices) == ("auto", "auto")
+    assert (app.logger.csv, app.logger.tensorboard) == (False, True)
+
+
+def test_a_specs_visualizer_chooses_the_loggers_and_the_command_line_overrules(compose, tmp_path):
+    path = tmp_path / "spec.txt"
+    path.write_text(
+        TINY + "training_config { visualizer { enabled: True wandb_config { key: 'my-secret' } } }"
+    )
+    logger = compose(f"spec={path}").logger
+    assert (logger.csv, logger.tensorboard, logger.wandb) == (True, True, True)
+    app = compose(f"spec={path}", "logger=none")
+    assert app.logger == type(logger)()
+    assert app.training_config.visualizer.wandb_config.key == ""
+
+
+def test_a_sweep_refuses_what_would_differ_between_its_jobs(compose, capsys):
+    line = ["-m", "dataset=toy,kitti", "dataset_config.target_class_mapping={car: a}"]
+    assert main("train", line) == 2
+    assert "each job of this sweep" in capsys.readouterr().err
+    compose("-m", "optimizer=adam,rmsprop", "dataset_config.target_class_mapping={car: a}")
+    assert len(compose.jobs) == 2
+
+
+def test_several_specs_want_a_sweep(compose, spec_file, capsys):
+    assert main("train", [f"spec={spec_file},{spec_file}"]) == 2
+    assert "add -m" in capsys.readouterr().err
+
+
+def test_early_stopping_needs_only_its_patience(compose):
+    stopping = compose("training_config.early_stopping.patience=3").training_config.early_stopping
+    assert (stopping.monitor, stopping.patience) == ("loss", 3)
+
+
 def test_strings_survive_hydra(compose, tmp_path):
     path = tmp_path / "spec.txt"
     path.write_text(TINY + "training_config { output_model: '${x} 1e-4' }")
@@ -182,6 +224,10 @@ def test_several_loggers(compose):
         (["training_config.num_epochs=1099511627776"], ["4294967295"]),
         (["run.difficult=maybe"], ["run.difficult", "ignore"]),
         (["spec=none.txt"], ["none.txt: no such file"]),
+        (["trainer.accelerator=banana", "trainer.precision=fp99"], ["2 problems", "bf16-mixed"]),
+        (["trainer.limit_train_batches=2.5"], ["limit_train_batches", "a share"]),
+        (["dataset_config.target_class_mapping.new=x"], ["+KEY.NAME=VALUE"]),
+        (["optimizer=null"], ["optimizer=null", "adam, rmsprop, sgd"]),
         (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches", "at least 1"]),
     ],
 )

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from project import ROOT
 from specs import TINY
 
 from frcnn.bridge import prototxt, yaml

@@ -1,0 +1,102 @@
+"""The folder of a run: who may use it, what is set aside, and the log in it."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from frcnn.errors import SpecError
+
+FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
+FOLDERS = ("checkpoints", "report", "tensorboard", "wandb")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, and not one that was started for another device."""
+    for rank in ("RANK", "SLURM_PROCID"):  # torchrun, Slurm
+        if rank in os.environ:
+            return int(os.environ[rank]) == 0
+    return int(os.environ.get("LOCAL_RANK", 0)) == int(os.environ.get("NODE_RANK", 0)) == 0
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in a folder."""
+    return (folder / "config.yaml").exists()
+
+
+@contextmanager
+def claimed(folder: Path, *, resume: bool, overwrite: bool, keep: Path | None = None) -> Iterator[None]:
+    """Use a folder for a run; what `overwrite` replaces comes back if the new run does not begin.
+
+    The new run has begun once it wrote its config.yaml.
+
+    Args:
+        folder: made if need be.
+        resume: go on with the run in it.
+        overwrite: replace the run in it.
+        keep: a file that must not be replaced.
+
+    Raises:
+        SpecError: the folder holds a run and neither is asked for, or there is none to resume.
+    """
+    if not is_first_process():
+        yield
+        return
+    if resume and not (folder / "checkpoints" / "last.ckpt").exists():
+        raise SpecError(
+            "there is no run to resume",
+            where=folder / "checkpoints" / "last.ckpt",
+            hint="hydra.run.dir=FOLDER",
+        )
+    if holds_run(folder) and not resume:
+        if not overwrite:
+            hint = "another folder, run.resume=last to go on with it, or run.overwrite=true to replace it"
+            raise SpecError("the folder holds a run", where=folder, hint=hint)
+        if keep is not None and keep.resolve().is_relative_to(folder.resolve()):
+            raise SpecError("would delete the model that it is to read", where=folder, found=keep)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / ".replaced"
+    if holds_run(folder) and not resume:
+        aside.mkdir(exist_ok=True)
+        _move(folder, aside)
+    try:
+        yield
+    finally:
+        if aside.is_dir():
+            if not holds_run(folder):
+                _move(aside, folder)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def logged(folder: Path, *, debug: bool) -> Iterator[None]:
+    """Messages of a run on the console (INFO) and in log.txt."""
+    if not is_first_process():
+        yield
+        return
+    package = logging.getLogger("frcnn")
+    console, file = logging.StreamHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    console.setLevel(logging.INFO)
+    console.addFilter(lambda record: not getattr(record, "file_only", False))
+    console.setFormatter(logging.Formatter("%(message)s"))
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package.setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for handler in (console, file):
+        package.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (console, file):
+            package.removeHandler(handler)
+            handler.close()
+
+
+def _move(source: Path, target: Path) -> None:
+    for name in (*FILES, *FOLDERS):
+        if (source / name).exists():
+            if (target / name).is_dir():
+                shutil.rmtree(target / name)
+            (source / name).replace(target / name)
