@@ -11,11 +11,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
@@ -40,6 +41,7 @@ MATRIX_OPS = (
     "dgrad",
     "cudnn",
     "cutlass",
+    "_Conv3x3",
 )
 INFERENCE = DetectionSettings()
 
@@ -145,15 +147,25 @@ def _peak_rss() -> int:
 
 
 def share_outside_matrices(step: Callable[[], object], device: str) -> float:
-    """Share of a call's time that is neither convolution nor matrix product, after torch.profiler."""
+    """Share of a call's time that is neither convolution nor matrix product, after torch.profiler.
+
+    What a convolution calls, such as Winograd's transforms, belongs to it.
+    """
     cuda = device == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as record:
         seconds(step, device)
-    times = {
-        e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in record.key_averages()
-    }
-    inside = sum(t for key, t in times.items() if any(op in key for op in MATRIX_OPS))
-    return 1 - inside / sum(times.values())
+    total = inside = 0.0
+    for event in record.events():
+        time = event.self_device_time_total if cuda else event.self_cpu_time_total
+        total += time
+        inside += time * any(op in name for name in _callers(event) for op in MATRIX_OPS)
+    return 1 - inside / total
+
+
+def _callers(event: FunctionEvent | None) -> Iterator[str]:
+    while event is not None:
+        yield event.name
+        event = event.cpu_parent
 
 
 def compare(description: str, *, training: bool) -> None:

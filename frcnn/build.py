@@ -1,5 +1,6 @@
 """The only translator: TAO's settings in, constructed parts out."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from frcnn.data.dataset import DetectionDataset
 from frcnn.data.index import Source
 from frcnn.data.kitti import read_kitti
 from frcnn.data.prepare import prepare
-from frcnn.data.shards import find_records, select_fold
+from frcnn.data.shards import find_records, in_fold, select_fold
 from frcnn.data.table import DataTable
 from frcnn.data.tfrecord import read_tfrecords
 from frcnn.data.toy import ensure_toy
@@ -32,6 +33,8 @@ from frcnn.spec.model import ImageType
 from frcnn.spec.run import App, Run
 from frcnn.spec.training import LRConfig, OptimizerConfig, RegularizationType
 from frcnn.spec.values import class_names
+
+log = logging.getLogger(__name__)
 
 
 def build_detector(spec: Experiment) -> FasterRCNN:
@@ -238,8 +241,21 @@ def _sources(spec: Experiment, *, validation: bool) -> list[Source]:
     data = spec.dataset_config
     if validation and data.validation_data_source is not None:
         return [_read(data.validation_data_source, spec, fold=None, validation=True)]
-    fold = data.validation_fold
-    return [_read(source, spec, fold=fold, validation=validation) for source in data.data_sources]
+    fold, sources = data.validation_fold, data.data_sources
+    # Of several sources some may lack the fold: they only train. A single one has to have it.
+    split = [source for source in sources if fold is not None and _has_fold(source, fold)] or sources
+    without = [] if validation else [source for source in sources if source not in split]
+    for source in without:
+        log.warning("%s has no fold %s: all of it is training data", source.tfrecords_path, fold)
+    return [
+        *(_read(source, spec, fold=fold, validation=validation) for source in split),
+        *(_read(source, spec, fold=None, validation=False) for source in without),
+    ]
+
+
+def _has_fold(source: DataSource, fold: int) -> bool:
+    is_folder = Path(source.tfrecords_path).is_dir()
+    return not is_folder and any(in_fold(path, fold) for path in find_records(source.tfrecords_path))
 
 
 def _read(source: DataSource, spec: Experiment, *, fold: int | None, validation: bool) -> Source:

@@ -46,8 +46,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(Path(path), map_location=map_location, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise WeightsError("this checkpoint cannot be read", where=path, found=reason) from error
+            # torch's own words would advise to load it unsafely.
+            found = f"{Path(path).stat().st_size} bytes, {type(error).__name__}"
+            message = "this checkpoint cannot be read: broken, or no checkpoint of frcnn"
+            raise WeightsError(message, where=path, found=found) from error
 
 
 def link_checkpoint(source: Path, target: Path) -> None:

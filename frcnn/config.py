@@ -15,6 +15,7 @@ from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
 from frcnn.entry.overrides import OWNED, fields_on
 from frcnn.errors import SpecError
+from frcnn.paths import conf_dir
 from frcnn.spec.check import check
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import REQUIRED, Message, build, settings_of
@@ -22,12 +23,6 @@ from frcnn.spec.model import ModelConfig
 from frcnn.spec.run import App
 
 Tree = dict[str, Any]
-
-
-def conf_dir() -> Path:
-    """The folder conf/ of the checkout, or the copy that the wheel carries."""
-    package = Path(__file__).resolve().parent
-    return next(path for path in (package.parent / "conf", package / "conf") if path.is_dir())
 
 
 def register() -> None:

@@ -11,6 +11,12 @@ from frcnn.errors import DataError, SpecError
 MOUNTS_FILE = Path("~/.tao_mounts.json")
 
 
+def conf_dir() -> Path:
+    """The folder conf/ of the checkout, or the copy that the wheel carries."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package.parent / "conf", package / "conf") if path.is_dir())
+
+
 def load_mounts(given: Mapping[str, str]) -> dict[str, str]:
     """Prefixes of spec paths and where they are here: as given, or else from ~/.tao_mounts.json.
 
@@ -22,7 +28,7 @@ def load_mounts(given: Mapping[str, str]) -> dict[str, str]:
         return dict(given)
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["Mounts"]
-        return {entry["destination"]: entry["source"] for entry in entries}
+        return {str(entry["destination"]): str(entry["source"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         shape = '{"Mounts": [{"source": ..., "destination": ...}]}'
         raise SpecError("is no TAO mounts file", where=file, found=str(error), allowed=shape) from None

@@ -233,6 +233,11 @@ def _defaults_taken(app: App) -> Iterator[str]:
         yield f"adam: beta_1 {adam.beta_1:g}, beta_2 {adam.beta_2:g}, epsilon {adam.epsilon:g}"
     if sgd := app.training_config.optimizer.sgd:
         yield f"sgd: momentum {sgd.momentum:g}"
+    training = app.training_config
+    schedule = training.learning_rate.soft_start or training.learning_rate.step
+    optimizer = training.optimizer.adam or training.optimizer.sgd or training.optimizer.rmsprop
+    if schedule and optimizer and optimizer.lr not in (0, schedule.base_lr):
+        yield f"the schedule's base_lr {schedule.base_lr:g} counts, not the optimizer's lr {optimizer.lr:g}"
     for block in (app.evaluation_config, app.inference_config):
         name = "evaluation_config" if block is app.evaluation_config else "inference_config"
         yield (

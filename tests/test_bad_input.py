@@ -124,6 +124,22 @@ def test_records_train(folder, tmp_path):
     assert "are training images too" in (tmp_path / "ok" / "log.txt").read_text()
 
 
+def test_a_second_source_without_the_fold_only_trains(folder, tmp_path):
+    records(folder)
+    records(folder, fold=0, count=2)
+    more = (
+        f"dataset_config.data_sources=[{{tfrecords_path: '{folder / 'r-*'}', image_directory_path: '{folder / 'training'}'}}, "
+        f"{{tfrecords_path: '{folder / 'validation' / 'label_2'}', image_directory_path: '{folder / 'validation'}'}}]",
+        "dataset_config.validation_fold=0",
+        "training_config.num_epochs=1",
+    )
+    assert runs.train(folder, tmp_path / "ok", *more) == 0
+    log = (tmp_path / "ok" / "log.txt").read_text()
+    assert "has no fold 0: all of it is training data" in log
+    assert log.count("training: ") == 2
+    assert log.count("validation: ") == 1
+
+
 def test_a_corrupt_image(folder, refused, tmp_path):
     image = folder / "training" / "image_2" / "000001.png"
     image.write_bytes(image.read_bytes()[:300])

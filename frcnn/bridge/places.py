@@ -38,9 +38,10 @@ class Places:
         return None
 
     def path_at(self, place: Place) -> str | None:
-        """The last value that starts at or before a place."""
+        """The last value that starts at or before a place, in its line."""
         before = [(start, len(path), path) for path, start in self.of.items() if start <= place]
-        return max(before)[2] if before else None
+        start, _, path = max(before, default=((0, 0), 0, ""))
+        return path if path and start[0] == place[0] else None
 
 
 def find_places(text: str, root: type[Message]) -> Places:

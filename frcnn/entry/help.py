@@ -36,6 +36,8 @@ EXAMPLES = {
     ),
 }
 
+SETTING = {"train": "training_config.num_epochs=2", "evaluate": "evaluation_config.batch_size=8"}
+
 
 def page(command: str, conf: Path) -> str:
     """The help text of one command."""
@@ -56,7 +58,7 @@ def page(command: str, conf: Path) -> str:
         command=command,
         examples="\n".join(EXAMPLES[command]),
         groups="\n".join(lines),
-        setting="training_config.num_epochs=2",
+        setting=SETTING[command],
     )
 
 

@@ -15,6 +15,7 @@ from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides
 from frcnn.errors import FrcnnError, SpecError
+from frcnn.paths import conf_dir
 from frcnn.spec.run import Run
 
 if TYPE_CHECKING:
@@ -50,12 +51,10 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
 
 def _run(command: str, argv: Sequence[str]) -> None:
     line = overrides.parse(argv)
-    package = Path(__file__).resolve().parents[1]
-    conf = next(path for path in (package.parent / "conf", package / "conf") if path.is_dir())
     if line.help:
-        sys.stdout.write(help_page.page(command, conf))
+        sys.stdout.write(help_page.page(command, conf_dir()))
         return
-    overrides.check(line.overrides, conf)
+    overrides.check(line.overrides, conf_dir())
     documents = _documents(command, line)
     for key in (*(document.spec.enc_key for document in documents), *line.values.get("enc_key", [])):
         # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
@@ -111,7 +110,7 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     task = _task(command, script, _locator(documents, line.overrides), failures)
     shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
     flags = [*line.flags, *(["--resolve"] if shows else [])]
-    typed, conf = sys.argv, str(config.conf_dir())
+    typed, conf = sys.argv, str(conf_dir())
     try:
         primary, items = _for_hydra(command, line, documents)
         sys.argv = [script, *flags, f"hydra.job.name={command}", *items]
@@ -207,8 +206,6 @@ def _own_command_line(script: str, folder: Path, run: Run) -> Iterator[None]:
 def _composed_before(primary: str, chosen: list[str], items: Sequence[str]) -> "list[DictConfig]":
     """What the groups and specs of each job say before single values are set."""
     from hydra import compose, initialize_config_dir
-
-    from frcnn.config import conf_dir
 
     names = overrides.choices(conf_dir())
     groups = [item for item in (*chosen, *items) if overrides.split(item)[1] in (*names, "spec")]

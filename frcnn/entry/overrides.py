@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,8 +119,9 @@ def check(overrides: Sequence[str], conf: Path) -> None:
     Raises:
         SpecError: what is unknown, with the nearest names.
     """
-    groups = choices(conf)
-    problems = [p for item in overrides for p in _problems(*split(item), groups)]
+    groups, items = choices(conf), [split(override) for override in overrides]
+    problems = [p for item in items for p in _problems(*item, groups)]
+    problems += _rivals([key for mark, key, value in items if "~" not in mark and value != "null"])
     if problems:
         raise SpecError.of(problems, where="command line")
 
@@ -163,6 +164,8 @@ def expand(overrides: Sequence[str], existing: Mapping[str, Sequence[str]]) -> l
         if path and is_map_value(mark, key, value):
             result += [f"~{key}.{old}" for old in existing.get(key, ())]
             override = f"++{override}"
+        if path and path[-1][1].wire == "float":  # TAO: block ids are floats
+            override = re.sub(r"(?<=\d)\.0*(?=[,\]]|$)", "", override)
         result.append(override)
     return result
 
@@ -199,9 +202,45 @@ def _problems(mark: str, key: str, value: str | None, groups: Mapping[str, list[
         yield from _choice_problems(key, value or "", groups[key])
     elif key in ELSEWHERE:
         yield SpecError("is set elsewhere", where=where, found=key, hint=ELSEWHERE[key])
-    elif not fields_on(key):
+    elif path := fields_on(key):
+        yield from _value_problems(key, value or "", path[-1][1]) if key.endswith(path[-1][0]) else ()
+    elif "[" in key:
+        hint = re.sub(r"\[(\d+)\]", r".\1", key)
+        yield SpecError("items of a list are named with dots", where=where, found=key, hint=hint)
+    else:
         hint = _nearest(key, groups)
         yield SpecError("unknown setting", where=where, found=f"{mark}{key}", hint=hint)
+
+
+def _value_problems(key: str, value: str, setting: Setting) -> Iterator[SpecError]:
+    """Plain values of a wrong type; whatever has quotes, brackets or references is left to Hydra."""
+    readers: dict[type, Callable[[str], object]] = {int: int, float: float, bool: _boolean}
+    if setting.shape != "one" or setting.kind not in readers or re.search(r"[^\w.+,-]", value):
+        return
+    for part in value.split(","):
+        try:
+            readers[setting.kind](part)
+        except ValueError:
+            names = {int: "a whole number", float: "a number", bool: "true or false"}
+            if part not in ("null", ""):
+                message, allowed = "a value of the wrong type", names[setting.kind]
+                yield SpecError(message, where=key, found=part, allowed=allowed)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "1", "0"):
+        raise ValueError(text)
+    return True
+
+
+def _rivals(keys: Sequence[str]) -> Iterator[SpecError]:
+    """Two members of one oneof, both typed."""
+    for key in keys:
+        for _, _, siblings in fields_on(key):
+            for rival in keys:
+                if any(rival == other or rival.startswith(f"{other}.") for other in siblings) and rival > key:
+                    found = f"{key}, {rival}"
+                    yield SpecError("only one may be set", where="command line", found=found)
 
 
 def _choice_problems(group: str, value: str, names: list[str]) -> Iterator[SpecError]:

@@ -225,14 +225,3 @@ def children(path: str, value: Any) -> Iterator[tuple[str, Message]]:
         yield path, value
     elif isinstance(value, list):
         yield from ((f"{path}.{i}", item) for i, item in enumerate(value) if isinstance(item, Message))
-
-
-def lookup(message: Message, path: str) -> Any:
-    """The value at a dotted path such as `model_config.anchor_box_config.scale.0`."""
-    value: Any = message
-    for name in path.split("."):
-        if isinstance(value, Mapping):
-            value = value[name]
-        else:
-            value = value[int(name)] if isinstance(value, list) else getattr(value, name)
-    return value

@@ -2,9 +2,9 @@
 
 import pytest
 
-from frcnn.config import conf_dir
 from frcnn.entry.overrides import check, expand, fields_on, parse, sections
 from frcnn.errors import SpecError
+from frcnn.paths import conf_dir
 
 
 def refusal(*items):
@@ -54,6 +54,9 @@ def test_good_lines_pass():
         ("num_epochs=3", "did you mean training_config.num_epochs?"),
         ("bakbone=resnet18", "did you mean backbone?"),
         ("dataset_config.data_sources.0.pth=x", "unknown setting"),
+        ("dataset_config.data_sources[0].tfrecords_path=x", "data_sources.0.tfrecords_path"),
+        ("training_config.num_epochs=1.5", "a whole number"),
+        ("model_config.freeze_bn=maybe", "true or false"),
     ],
 )
 def test_mistakes_are_explained(item, words):
@@ -63,6 +66,15 @@ def test_mistakes_are_explained(item, words):
 def test_all_mistakes_come_together():
     message = refusal("backbone=x", "trainer.max_epochs=3", "foo=1")
     assert "3 problems" in message
+
+
+def test_two_members_of_a_oneof_are_refused():
+    words = refusal("training_config.optimizer.sgd.lr=1", "training_config.optimizer.adam.lr=1")
+    assert "only one may be set" in words
+
+
+def test_block_ids_may_be_floats():
+    assert expand(["model_config.freeze_blocks=[0.0,1.0]"], {}) == ["model_config.freeze_blocks=[0,1]"]
 
 
 def test_fields_on_a_path():

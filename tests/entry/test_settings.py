@@ -12,8 +12,8 @@ from project import ROOT
 from specs import TINY
 
 from frcnn.bridge import prototxt, yaml
-from frcnn.config import conf_dir
 from frcnn.entry.main import main
+from frcnn.paths import conf_dir
 from frcnn.spec import Experiment
 from frcnn.spec.fields import settings_of
 
@@ -216,7 +216,7 @@ def test_several_loggers(compose):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["training_config.num_epochs=x"], ["training_config.num_epochs", "'x'"]),
+        (["training_config.num_epochs=x"], ["training_config.num_epochs", "found: x", "a whole number"]),
         (
             ["training_config.num_epochs=-3", "model_config.arch=foo"],
             ["2 problems", "found: -3", "resnet:18"],
