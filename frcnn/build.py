@@ -284,7 +284,8 @@ def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
     """
     mounts = load_mounts(run.mounts)
     if run.generate == "toy":
-        mounts[run.data_root] = str(ensure_toy(Path(run.data_root).expanduser()))
+        drawn = ensure_toy(Path(run.data_root).expanduser())
+        mounts |= {f"{run.data_root}/{split}": str(drawn / split) for split in ("training", "validation")}
     finder = PathFinder(spec_folder=run.spec_folder, mounts=mounts)
     data = spec.dataset_config
     sources = {f"dataset_config.data_sources.{i}": source for i, source in enumerate(data.data_sources)}

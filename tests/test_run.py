@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -113,6 +114,18 @@ def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finis
     assert "come with the checkpoint" in capsys.readouterr().err
     assert main("evaluate", [model, "evaluation=coco", f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
     assert len(results(tmp_path / "eval")["iou_thresholds"]) == 10
+
+
+def test_the_built_in_data_set_is_drawn_and_drawn_again_for_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("FRCNN_CACHE", str(tmp_path / "cache"))
+    small = [item for item in runs.SMALL if "num_epochs" not in item]
+    assert main("train", [*small, "hparams=smoke", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    model = f"model_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    assert main("evaluate", [model, f"hydra.run.dir={tmp_path / 'first'}"]) == 0
+    shutil.rmtree(tmp_path / "cache")
+    assert main("evaluate", [model, f"hydra.run.dir={tmp_path / 'second'}"]) == 0
+    found = [results(tmp_path / name)["per_class"] for name in ("run", "first", "second")]
+    assert found[0] == found[1] == found[2]
 
 
 def test_the_same_seed_gives_the_same_losses(finished, folder, tmp_path):

@@ -90,7 +90,7 @@ def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -
     """`conv` with other weights, by Winograd's algorithm where that is faster."""
     if conv.dilation == (1, 1) and winograd.worthwhile(x, weight, stride=conv.stride, padding=conv.padding):
         y = winograd.conv3x3(x, weight)
-        return y if bias is None else y + bias[:, None, None]
+        return y if bias is None else y.add_(bias[:, None, None])
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
