@@ -58,7 +58,7 @@ def evaluation_table(result: EvaluationResult) -> RenderableType:
     return Group(table, *(Text(line) for line in lines[:-1]), Text(lines[-1], style="bold green"))
 
 
-def data_table(source: SourceTable, *, split: str) -> Table:
+def data_table(source: SourceTable, *, split: str) -> RenderableType:
     """What became of each object of a data source; reasons that no object had are left out."""
     reasons = {
         "difficult": "of them difficult",
@@ -79,16 +79,16 @@ def data_table(source: SourceTable, *, split: str) -> Table:
         title += f", {source.images_without_objects:,} without objects"
     if source.unused_labels:
         title += f", {source.unused_labels:,} label files without an image"
-    return rows_table(rows, title=title)
+    return Group(Text(title, style="bold"), rows_table(rows))
 
 
-def rows_table(rows: Sequence[Mapping[str, object]], *, title: str) -> Table:
+def rows_table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> Table:
     """One row per mapping; columns are the keys in the order of their first appearance.
 
     Numbers are set right-aligned with separators, missing values and None as a dash.
     """
     table = Table(
-        title=Text(title, overflow="fold"),
+        title=None if title is None else Text(title, overflow="fold"),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
