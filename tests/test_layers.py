@@ -58,38 +58,29 @@ def test_imports_point_down():
 
 
 def test_heavy_packages_stay_where_they_belong():
-    homes = {
-        "torch": ("spec", "bridge", "entry", "errors", "paths", "config"),
-        "hydra": (
-            "spec",
-            "bridge",
-            "ops",
-            "model",
-            "data",
-            "metrics",
-            "weights",
-            "build",
-            "run",
-            "callbacks",
-        ),
-        "omegaconf": (
-            "spec",
-            "bridge",
-            "ops",
-            "model",
-            "data",
-            "metrics",
-            "weights",
-            "build",
-            "run",
-            "callbacks",
-        ),
-        "pytorch_lightning": ("spec", "bridge", "ops", "model", "data", "metrics", "optim", "entry"),
+    settings = ("spec", "bridge", "entry", "errors", "paths", "config")
+    below_config = (
+        "spec",
+        "bridge",
+        "ops",
+        "model",
+        "data",
+        "metrics",
+        "weights",
+        "build",
+        "run",
+        "callbacks",
+    )
+    strangers = {
+        "torch": settings,
+        "pytorch_lightning": (*settings, "ops", "model", "data", "metrics", "optim"),
+        "hydra": below_config,
+        "omegaconf": below_config,
     }
     wrong = [
         (name, package)
         for name, file in modules()
-        for package, forbidden in homes.items()
+        for package, forbidden in strangers.items()
         if name.split(".")[0] in forbidden and any(item.split(".")[0] == package for item in imports(file))
     ]
     assert wrong == []

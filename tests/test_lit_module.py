@@ -44,9 +44,9 @@ def module(value=1.0, world_size=1, **options):
 
 def test_penalties_are_part_of_the_logged_loss_and_l1_of_the_gradient():
     total = module(l1=0.5).training_step(batch(), 0)
-    assert float(total) == 2 + 2 + 0.5 * 2
+    assert total.item() == 2 + 2 + 0.5 * 2
     lit = module(l2=0.5)
-    assert float(lit.training_step(batch(), 0)) == 4  # the optimizer's weight decay is the rest
+    assert lit.training_step(batch(), 0).item() == 4  # the optimizer's weight decay is the rest
     assert lit.logged["train/loss"] == lit.logged["train/loss_epoch"] == 4 + 0.5 * 2**2
     assert lit.logged["train/loss_rpn_class"] == 2
 
