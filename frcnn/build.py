@@ -345,6 +345,8 @@ def refuse_unavailable(app: App, command: str) -> None:
         if command == "train" and path.endswith("source_weight") and value != 1.0:
             problems.append(SpecError(LATER, where=path, found=value, allowed=1.0))
         elif path in neutral and value != neutral[path]:
-            problems.append(SpecError(LATER, where=path, found=value, allowed=repr(neutral[path])))
+            without = "" if neutral[path] == "" else f"{neutral[path]}".replace("False", "false")
+            hint = f"{path}={without} goes without it"
+            problems.append(SpecError(LATER, where=path, found=value, allowed=repr(neutral[path]), hint=hint))
     if problems:
         raise SpecError.of(problems)
