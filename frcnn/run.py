@@ -1,25 +1,18 @@
 """Commands as functions: settings and a folder in, a finished run out."""
 
-import hashlib
-import json
 import logging
 import os
-import platform
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from frcnn import build
-from frcnn.bridge import prototxt, yaml
-from frcnn.bridge.files import write_text
+from frcnn import build, results
 from frcnn.callbacks import (
     CheckpointInterval,
     LossEarlyStopping,
@@ -33,10 +26,10 @@ from frcnn.errors import RunError, SpecError
 from frcnn.folder import claimed, is_first_process, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
-from frcnn.report import training as report
 from frcnn.report.tables import data_table, render
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
+from frcnn.unavailable import refuse_unavailable
 from frcnn.weights.checkpoint import finished_epochs, load_weights, refuse_other_network
 
 log = logging.getLogger(__name__)
@@ -61,7 +54,7 @@ def train(app: App, folder: Path) -> float | None:
         last = folder / "checkpoints" / "last.ckpt" if app.run.resume else None
         if last:
             _check_resume(app, last)
-        _store(app, folder)
+        results.store_settings(app, folder)
         module = LitFasterRCNN(
             detector=build.build_detector(app),
             evaluation=build.detection_settings(app.evaluation_config),
@@ -70,7 +63,7 @@ def train(app: App, folder: Path) -> float | None:
             l1=build.penalty(app, "L1"),
             l2=build.penalty(app, "L2"),
             seed=app.random_seed,
-            stored=_texts(app),
+            stored=results.stored_texts(app),
         )
         log.info("%s", _summary(module))
         validation, progress = _validation(app), TrainingProgress()
@@ -92,8 +85,8 @@ def train(app: App, folder: Path) -> float | None:
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
-        results = _results(app, validation, "train", seconds=time.perf_counter() - start)
-        results |= {
+        found = results.collect(app, validation, "train", seconds=time.perf_counter() - start)
+        found |= {
             "model": "checkpoints/last.ckpt",
             "images_per_second": progress.images_per_second,
             "epoch": epochs,
@@ -103,10 +96,10 @@ def train(app: App, folder: Path) -> float | None:
                 "validation": data.validation.to_dict() if data.validation else None,
             },
         }
-        _finish(app, folder, validation, results)
+        results.write(app, folder, validation, found)
         if is_first_process():
             status.write("SUCCESS", "Training finished successfully.")
-        return results["mAP"]  # type: ignore[no-any-return]
+        return found["mAP"]  # type: ignore[no-any-return]
 
 
 def evaluate(app: App, folder: Path) -> float | None:
@@ -118,7 +111,7 @@ def evaluate(app: App, folder: Path) -> float | None:
             raise SpecError("there is no validation data", where="dataset_config", hint=hint)
         detector = build.build_detector(app)
         load_weights(detector, app.run.model_path)
-        _store(app, folder)
+        results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
         trainer = _trainer(app, folder, [validation], logger=False)
@@ -128,18 +121,18 @@ def evaluate(app: App, folder: Path) -> float | None:
         with _lightning(folder):
             trainer.validate(module, datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
-        results = _results(app, validation, "evaluate", seconds=seconds)
-        results |= {
+        found = results.collect(app, validation, "evaluate", seconds=seconds)
+        found |= {
             "model": app.run.model_path,
-            "images_per_second": results["images"] / seconds,
+            "images_per_second": found["images"] / seconds,
             "epoch": finished_epochs(app.run.model_path),
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
-        _finish(app, folder, validation, results)
+        results.write(app, folder, validation, found)
         if is_first_process():
-            status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": results["mAP"]})
-        return results["mAP"]  # type: ignore[no-any-return]
+            status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
+        return found["mAP"]  # type: ignore[no-any-return]
 
 
 class _ValidateLast(pl.Callback):
@@ -153,7 +146,7 @@ class _ValidateLast(pl.Callback):
 @contextmanager
 def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     """A run folder that is claimed, logged to, and told how the run ended."""
-    build.refuse_unavailable(app, command)
+    refuse_unavailable(app, command)
     options = app.run
     model = Path(options.model_path) if options.model_path else None
     status = StatusWriter(folder / "status.json")
@@ -258,20 +251,6 @@ def _check_resume(app: App, checkpoint: Path) -> None:
     log.info("going on after epoch %d of %d", done, epochs)
 
 
-def _texts(app: App) -> dict[str, str]:
-    """The settings as they are stored: without the key, and without what concerns this start only."""
-    run = replace(app.run, resume="", overwrite=False, model_path="")
-    config = yaml.dumps(replace(app, enc_key="", run=run), full=True)
-    return {"spec": prototxt.dumps(app.experiment()), "config": config}
-
-
-def _store(app: App, folder: Path) -> None:
-    if is_first_process():
-        texts = _texts(app)
-        write_text(folder / "spec.txt", texts["spec"])
-        write_text(folder / "config.yaml", texts["config"])
-
-
 def _validation(app: App) -> ValidationMap:
     evaluation = app.evaluation_config
     return ValidationMap(
@@ -322,40 +301,6 @@ def _summary(module: LitFasterRCNN) -> str:
     total = sum(p.numel() for p in module.detector.parameters())
     trained = sum(p.numel() for p in module.detector.parameters() if p.requires_grad)
     return f"{total:,} parameters, {trained:,} of them trained"
-
-
-def _results(app: App, validation: ValidationMap, command: str, *, seconds: float) -> dict[str, Any]:
-    figures = (validation.result or validation.evaluator.compute()).to_dict()
-    packages = ("frcnn", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "protobuf")
-    return {
-        "schema": 1,
-        "command": command,
-        **figures,
-        "seconds": seconds,
-        "spec_sha256": hashlib.sha256(_texts(app)["spec"].encode()).hexdigest(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-    }
-
-
-def _finish(app: App, folder: Path, validation: ValidationMap, results: dict[str, Any]) -> None:
-    """results.json and the pictures."""
-    if not is_first_process():
-        return
-    write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    target, image = folder / "report", app.model_config.input_image_config
-    target.mkdir(exist_ok=True)
-    if (folder / "metrics.csv").exists():
-        report.write_curves(folder / "metrics.csv", target)
-    if validation.samples:
-        report.write_samples(
-            validation.samples,
-            target / "validation.png",
-            class_names=class_names(app.dataset_config),
-            mean=build.means(app),
-            scale=image.image_scaling_factor,
-            bgr=image.image_channel_order == "bgr" and build.channels(app) == 3,
-        )
-    log.info("results in %s", folder)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from frcnn.bridge import prototxt
 from frcnn.errors import SpecError
 from frcnn.optim.optimizers import SGD, Adam
 from frcnn.spec.run import App
+from frcnn.unavailable import refuse_unavailable
 
 
 def spec(old="", new=""):
@@ -100,16 +101,16 @@ def _fields(experiment):
 )
 def test_what_this_version_cannot_do_is_refused(old, new, path):
     with pytest.raises(SpecError, match="is not available in this version") as caught:
-        build.refuse_unavailable(app(old, new), "train")
+        refuse_unavailable(app(old, new), "train")
     assert path in str(caught.value)
 
 
 def test_neutral_values_are_no_reason_to_stop():
-    build.refuse_unavailable(app(), "train")
+    refuse_unavailable(app(), "train")
     text = "spatial_augmentation { zoom_min: 2 zoom_max: 3 } color_augmentation { hue_rotation_max: 20 }"
     # Augmentation that is switched off does nothing in the original either.
     off = TINY.replace("enable_augmentation: True", "enable_augmentation: False")
     switched_off = App(**_fields(prototxt.loads(off + f"augmentation_config {{ {text} }}")))
-    build.refuse_unavailable(switched_off, "train")
+    refuse_unavailable(switched_off, "train")
     # Settings of training do not stop an evaluation.
-    build.refuse_unavailable(app("num_epochs: 1", "num_epochs: 1 enable_qat: True"), "evaluate")
+    refuse_unavailable(app("num_epochs: 1", "num_epochs: 1 enable_qat: True"), "evaluate")

@@ -12,7 +12,8 @@ LEVELS = [
     {"optim", "report.tables", "report.colours", "report.draw", "report.plots"},
     {"callbacks", "datamodule", "weights"},
     {"lit_module", "loggers", "report.training"},
-    {"build"},
+    {"build", "unavailable"},
+    {"results"},
     {"run"},
     {"config", "entry"},
 ]
