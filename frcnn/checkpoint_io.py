@@ -81,7 +81,7 @@ def replacing(target: Path) -> Iterator[Path]:
         while reason is not None and not isinstance(reason, OSError):
             reason = reason.__context__
         raise RunError(
-            "a checkpoint could not be written; the one before it is untouched",
+            "a checkpoint could not be written; an earlier one is untouched",
             where=target,
             found=getattr(reason, "strerror", None) or error,
             hint="make room or choose another folder, then go on with run.resume=last",

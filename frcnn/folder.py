@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from frcnn.errors import SpecError
+from frcnn.errors import RunError, SpecError
 
 FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
 FOLDERS = ("checkpoints", "report", "tensorboard", "wandb")
@@ -44,19 +44,21 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool, keep: Path | None = 
     if not is_first_process():
         yield
         return
-    if resume and not (folder / "checkpoints" / "last.ckpt").exists():
-        raise SpecError(
-            "there is no run to resume",
-            where=folder / "checkpoints" / "last.ckpt",
-            hint="hydra.run.dir=FOLDER",
-        )
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and not last.exists():
+        hint = "run.overwrite=true starts again" if holds_run(folder) else "hydra.run.dir=FOLDER names a run"
+        raise SpecError("there is no checkpoint to go on from", where=last, hint=hint)
     if holds_run(folder) and not resume:
         if not overwrite:
-            hint = "another folder, run.resume=last to go on with it, or run.overwrite=true to replace it"
+            resumes = "run.resume=last to go on with it, " if last.exists() else ""
+            hint = f"another folder, {resumes}or run.overwrite=true to replace it"
             raise SpecError("the folder holds a run", where=folder, hint=hint)
         if keep is not None and keep.resolve().is_relative_to(folder.resolve()):
             raise SpecError("would delete the model that it is to read", where=folder, found=keep)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError("the output folder cannot be made", where=folder, found=error.strerror) from None
     aside = folder / ".replaced"
     if holds_run(folder) and not resume:
         aside.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from frcnn.bridge.files import write_text
 from frcnn.callbacks import ValidationMap
 from frcnn.folder import is_first_process
 from frcnn.report import training as report
+from frcnn.report.plots import precision_recall_figure
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
 
@@ -67,5 +68,8 @@ def write(app: App, folder: Path, validation: ValidationMap, results: dict[str, 
             mean=build.means(app),
             scale=image.image_scaling_factor,
             bgr=image.image_channel_order == "bgr" and build.channels(app) == 3,
+            min_score=app.inference_config.bbox_visualize_threshold,
         )
+    if app.evaluation_config.visualize_pr_curve and validation.result:
+        precision_recall_figure(validation.result).savefig(target / "PR_curve.png", dpi=120)
     log.info("results in %s", folder)

@@ -52,8 +52,6 @@ def train(app: App, folder: Path) -> float | None:
     with _run(app, folder, "train") as status:
         data = _prepare(app)
         last = folder / "checkpoints" / "last.ckpt" if app.run.resume else None
-        if last:
-            _check_resume(app, last)
         results.store_settings(app, folder)
         module = LitFasterRCNN(
             detector=build.build_detector(app),
@@ -114,7 +112,10 @@ def evaluate(app: App, folder: Path) -> float | None:
         results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
-        trainer = _trainer(app, folder, [validation], logger=False)
+        trainer = _trainer(app, folder, [validation, TrainingProgress()], logger=False)
+        if app.trainer.limit_val_batches != "1.0":
+            limit = app.trainer.limit_val_batches
+            log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
         if is_first_process():
             status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
@@ -147,6 +148,11 @@ class _ValidateLast(pl.Callback):
 def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     """A run folder that is claimed, logged to, and told how the run ended."""
     refuse_unavailable(app, command)
+    last = folder / "checkpoints" / "last.ckpt"
+    if app.run.resume and command != "train":
+        raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
+    if app.run.resume and last.exists():
+        _check_resume(app, last)
     options = app.run
     model = Path(options.model_path) if options.model_path else None
     status = StatusWriter(folder / "status.json")
@@ -161,7 +167,10 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             yield status
         except KeyboardInterrupt:
             _failed(status, "The run was interrupted.", verbosity="INFO")
-            log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
+            if last.exists():
+                log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
+            else:
+                log.warning("interrupted before the first checkpoint")
             raise
         except Exception as error:
             log.error("%s", error, extra={"file_only": True})  # the entry point prints it
@@ -197,7 +206,7 @@ def _leave_processes() -> None:
 def _prepare(app: App, *, train: bool = True) -> build.Data:
     """Find and read the data, and say what will happen to it."""
     pl.seed_everything(app.random_seed, workers=True, verbose=False)
-    for notice in (*replace_zeros(app), *dead_fields(app), *_defaults_taken(app)):
+    for notice in (*replace_zeros(app), *dead_fields(app), *(_defaults_taken(app) if train else ())):
         log.info("%s", notice)
     if app.run.tao_quirks:
         log.warning(

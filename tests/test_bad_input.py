@@ -212,7 +212,9 @@ def test_a_read_only_output_folder(tmp_path, refused):
 
 def test_a_read_only_file_system(refused):
     """Where even root may not write."""
-    assert "/proc" in refused(code=1, out="/proc/frcnn/run")
+    message = refused(code=1, out="/proc/frcnn/run")
+    assert "/proc" in message
+    assert "the output folder cannot be made" in message
 
 
 def test_settings_that_this_version_cannot_honour_are_refused(refused):

@@ -112,7 +112,9 @@ def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finis
     model = f"model_path={finished / 'checkpoints' / 'last.ckpt'}"
     assert main("evaluate", [model, "model_config.arch=resnet:18"]) == 2
     assert "come with the checkpoint" in capsys.readouterr().err
-    assert main("evaluate", [model, "evaluation=coco", f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
+    curve = "evaluation_config.visualize_pr_curve=true"
+    assert main("evaluate", [model, "evaluation=coco", curve, f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
+    assert (tmp_path / "eval" / "report" / "PR_curve.png").exists()
     assert len(results(tmp_path / "eval")["iou_thresholds"]) == 10
 
 
@@ -282,6 +284,7 @@ def test_resume_needs_nothing_but_the_folder_and_equals_an_unbroken_run(finished
 
     assert main("train", ["run.resume=last", f"hydra.run.dir={out}"]) == 2
     assert "the run is complete" in capsys.readouterr().err
+    assert json.loads((out / "status.json").read_text().splitlines()[-1])["status"] == "SUCCESS"
     assert results(out)["mAP"] is not None
     more = ["run.resume=last", f"hydra.run.dir={out}", "training_config.num_epochs=3"]
     assert main("train", [*more, "model_config.roi_pooling_config.pool_size=3"]) == 2
@@ -303,6 +306,8 @@ def test_overwriting_begins_only_once_the_new_run_does(folder, tmp_path):
     assert after == before
     model = f"model_path={out / 'checkpoints' / 'last.ckpt'}"
     assert main("evaluate", [model, f"hydra.run.dir={out}", "run.overwrite=true"]) == 2
+    assert main("evaluate", [model, f"hydra.run.dir={out}", "run.resume=last"]) == 2
+    assert results(out)["command"] == "train"
     assert (out / "checkpoints" / "last.ckpt").exists()
 
 

@@ -1,5 +1,6 @@
 """The entry point of the scripts: from arguments to a finished command and its exit code."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -14,7 +15,7 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides
-from frcnn.errors import FrcnnError, SpecError
+from frcnn.errors import FrcnnError, RunError, SpecError
 from frcnn.paths import conf_dir
 from frcnn.spec.run import Run
 
@@ -119,6 +120,9 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
             raise error
     except (HydraException, OmegaConfBaseException) as error:
         raise config.readable(error) from error
+    except OSError as error:
+        message, path = "the output folder cannot be made", error.filename
+        raise RunError(message, where=path, found=error.strerror, hint="hydra.run.dir=FOLDER") from error
     finally:
         sys.argv = typed
 
@@ -144,6 +148,9 @@ def _task(
                 score: float | None = getattr(run, command)(app, folder)
             return score
         except BaseException as error:
+            with contextlib.suppress(OSError):  # only if nothing was written
+                folder.rmdir()
+                folder.parent.rmdir()
             if hydra_config.mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and reports this one
             failures.append(error)

@@ -28,6 +28,7 @@ def write_samples(
     mean: Sequence[float],
     scale: float,
     bgr: bool,
+    min_score: float = 0.5,
 ) -> None:
     """A grid of validated images with ground truth and detections.
 
@@ -38,6 +39,7 @@ def write_samples(
         mean: what normalisation subtracted, in the order r, g, b or l.
         scale: what it divided by.
         bgr: whether it reversed the channels.
+        min_score: detections below it are not drawn.
     """
     pictures = [
         draw_boxes(
@@ -49,6 +51,7 @@ def write_samples(
             gt_boxes=sample.gt_boxes.numpy(),
             gt_labels=sample.gt_labels.numpy(),
             gt_difficult=sample.gt_difficult.numpy(),
+            min_score=min_score,
         )
         for sample in samples
     ]
