@@ -242,6 +242,13 @@ def test_broken_checkpoints(tmp_path, capsys, content, words):
     assert "Traceback" not in message
 
 
+def test_evaluate_names_the_groups_it_has(capsys):
+    assert main("evaluate", ["model_path=model.ckpt", "backbone=resnet34", "logger=csv"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("is no choice of this command") == 2
+    assert "evaluation" in message
+
+
 def test_evaluate_needs_a_model(capsys):
     assert main("evaluate", []) == 2
     assert "model_path=" in capsys.readouterr().err

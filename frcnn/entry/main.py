@@ -55,7 +55,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return
-    overrides.check(line.overrides, conf_dir())
+    overrides.check(line.overrides, conf_dir(), command)
     documents = _documents(command, line)
     for key in (*(document.spec.enc_key for document in documents), *line.values.get("enc_key", [])):
         # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).

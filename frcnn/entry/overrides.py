@@ -113,14 +113,25 @@ def parse(argv: Sequence[str]) -> CommandLine:
     return line
 
 
-def check(overrides: Sequence[str], conf: Path) -> None:
-    """Refuse unknown groups, choices and settings, all in one go.
+def check(overrides: Sequence[str], conf: Path, command: str = "train") -> None:
+    """Refuse groups that the command does not have, unknown choices and settings, all in one go.
 
     Raises:
         SpecError: what is unknown, with the nearest names.
     """
     groups, items = choices(conf), [split(override) for override in overrides]
+    offered = set(re.findall(r"^  - (\w+):", (conf / f"{command}.yaml").read_text(encoding="utf-8"), re.M))
     problems = [p for item in items for p in _problems(*item, groups)]
+    problems += [
+        SpecError(
+            "is no choice of this command",
+            where="command line",
+            found=key,
+            allowed=", ".join(sorted(offered)),
+        )
+        for _, key, _ in items
+        if key in groups and key not in offered
+    ]
     problems += _rivals([key for mark, key, value in items if "~" not in mark and value != "null"])
     if problems:
         raise SpecError.of(problems, where="command line")
