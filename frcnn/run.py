@@ -23,7 +23,7 @@ from frcnn.callbacks import (
 from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.data.index import overlap
 from frcnn.errors import RunError, SpecError
-from frcnn.folder import claimed, is_first_process, logged
+from frcnn.folder import claimed, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.report.tables import data_table, render
@@ -95,8 +95,7 @@ def train(app: App, folder: Path) -> float | None:
             },
         }
         results.write(app, folder, validation, found)
-        if is_first_process():
-            status.write("SUCCESS", "Training finished successfully.")
+        status.write("SUCCESS", "Training finished successfully.")
         return found["mAP"]  # type: ignore[no-any-return]
 
 
@@ -116,8 +115,7 @@ def evaluate(app: App, folder: Path) -> float | None:
         if app.trainer.limit_val_batches != "1.0":
             limit = app.trainer.limit_val_batches
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
-        if is_first_process():
-            status.write("STARTED", "Starting evaluation.")
+        status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
         with _lightning(folder):
             trainer.validate(module, datamodule=data.module, verbose=False)
@@ -131,8 +129,7 @@ def evaluate(app: App, folder: Path) -> float | None:
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
         results.write(app, folder, validation, found)
-        if is_first_process():
-            status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
+        status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
         return found["mAP"]  # type: ignore[no-any-return]
 
 
@@ -166,7 +163,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         try:
             yield status
         except KeyboardInterrupt:
-            _failed(status, "The run was interrupted.", verbosity="INFO")
+            status.write("FAILURE", "The run was interrupted.")
             if last.exists():
                 log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
             else:
@@ -174,13 +171,8 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             raise
         except Exception as error:
             log.error("%s", error, extra={"file_only": True})  # the entry point prints it
-            _failed(status, str(error) or type(error).__name__, verbosity="ERROR")
+            status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
             raise
-
-
-def _failed(status: StatusWriter, message: str, *, verbosity: Any) -> None:
-    if is_first_process():
-        status.write("FAILURE", message, verbosity=verbosity)
 
 
 @contextmanager

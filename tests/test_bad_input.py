@@ -254,3 +254,15 @@ def test_evaluate_needs_a_model(capsys):
     assert "model_path=" in capsys.readouterr().err
     assert main("evaluate", ["model_path=model.hdf5"]) == 2
     assert "is no checkpoint of frcnn" in capsys.readouterr().err
+
+
+def test_an_error_of_the_run_is_not_taken_for_one_of_its_folder(folder, refused, monkeypatch):
+    """Which an OSError in the middle of reading could look like."""
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error", "label.txt")
+
+    monkeypatch.setattr("frcnn.build.read_kitti", fail)
+    message = refused(code=1)
+    assert "Input/output error" in message
+    assert "output folder" not in message

@@ -11,6 +11,8 @@ from typing import Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from frcnn.folder import is_first_process
+
 log = logging.getLogger(__name__)
 
 Status = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED"]
@@ -47,7 +49,7 @@ class StatusWriter(Callback):
         graphical: Mapping[str, object] | None = None,
         kpi: Mapping[str, object] | None = None,
     ) -> None:
-        """Append a line. A line that cannot be written is logged: it is no reason to end a job.
+        """Append a line, in the first process only; one that cannot be written is no reason to end a job.
 
         Args:
             status: one of TAO's five states.
@@ -57,6 +59,8 @@ class StatusWriter(Callback):
             graphical: figures to plot.
             kpi: figures that judge the model.
         """
+        if not is_first_process():
+            return
         now = datetime.now()
         record: dict[str, object] = {
             "date": f"{now.month}/{now.day}/{now.year}",  # TAO: nothing is padded
@@ -76,8 +80,7 @@ class StatusWriter(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The loop begins."""
-        if trainer.is_global_zero:
-            self.write("STARTED", "Starting Training Loop.")
+        self.write("STARTED", "Starting Training Loop.")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""
@@ -90,8 +93,6 @@ class StatusWriter(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Losses, learning rate, mAP, and how long it will take."""
         metrics = trainer.callback_metrics  # reading them is a matter of all processes
-        if not trainer.is_global_zero:
-            return
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         seconds = time.monotonic() - self._epoch_start
         # TAO: figures of an epoch are strings.
@@ -115,5 +116,4 @@ class StatusWriter(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The loop is over."""
-        if trainer.is_global_zero:
-            self.write("RUNNING", "Training loop complete.")
+        self.write("RUNNING", "Training loop complete.")

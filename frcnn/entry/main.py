@@ -116,8 +116,6 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
         primary, items = _for_hydra(command, line, documents)
         sys.argv = [script, *flags, f"hydra.job.name={command}", *items]
         hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
-        for error in failures:
-            raise error
     except (HydraException, OmegaConfBaseException) as error:
         raise config.readable(error) from error
     except OSError as error:
@@ -125,6 +123,8 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
         raise RunError(message, where=path, found=error.strerror, hint="hydra.run.dir=FOLDER") from error
     finally:
         sys.argv = typed
+    for failure in failures:  # here, where an error of the run is not taken for one of its folder
+        raise failure
 
 
 def _task(
