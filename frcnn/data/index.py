@@ -41,7 +41,7 @@ class ImageFolder:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """m images with n objects: 19 bytes an object, about 50 an image.
+    """m images with n objects: 20 bytes an object, about 50 an image.
 
     The objects of image i are rows `offsets[i]:offsets[i + 1]`. Coordinates are pixels of the image
     file as its label gives them: neither clipped nor rounded.
@@ -50,6 +50,7 @@ class Index:
     boxes: NDArray[np.float32]  # (n, 4) xyxy
     class_ids: NDArray[np.int16]  # (n,) into class_names
     difficult: NDArray[np.bool_]  # (n,) occlusion >= 1
+    ignored: NDArray[np.bool_]  # (n,) an area to ignore rather than an object
     offsets: NDArray[np.int64]  # (m + 1,)
     sizes: NDArray[np.int32]  # (m, 2) height, width
     folder_ids: NDArray[np.int16]  # (m,) into folders
@@ -63,8 +64,9 @@ class Index:
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
-        columns = (self.boxes, self.class_ids, self.difficult, self.offsets, self.sizes, self.folder_ids)
-        return sum(column.nbytes for column in (*columns, self.frames.data, self.frames.ends))
+        objects = (self.boxes, self.class_ids, self.difficult, self.ignored)
+        images = (self.offsets, self.sizes, self.folder_ids, self.frames.data, self.frames.ends)
+        return sum(column.nbytes for column in (*objects, *images))
 
     def path(self, i: int) -> Path:
         """The file of image i."""
@@ -88,6 +90,7 @@ class Index:
             boxes=self.boxes[rows],
             class_ids=class_ids[rows],
             difficult=self.difficult[rows],
+            ignored=self.ignored[rows],
             offsets=np.searchsorted(rows, self.offsets),
             class_names=tuple(class_names),
         )
@@ -109,7 +112,8 @@ class IndexBuilder:
     def __init__(self, folder: ImageFolder) -> None:
         self._folder = folder
         self._class_ids: dict[str, int] = {}
-        self._boxes, self._classes, self._difficult = array("f"), array("h"), array("b")
+        self._boxes, self._classes = array("f"), array("h")
+        self._difficult, self._ignored = array("b"), array("b")
         self._offsets, self._sizes = array("q", [0]), array("i")
         self._frames, self._ends = bytearray(), array("q")
 
@@ -121,12 +125,17 @@ class IndexBuilder:
         names: Iterable[str],
         boxes: Iterable[float],
         difficult: Iterable[bool],
+        ignored: Iterable[bool] | None = None,
     ) -> None:
-        """Add an image of size (height, width); `boxes` is flat: x1, y1, x2, y2, x1, ..."""
+        """Add an image of size (height, width); `boxes` is flat: x1, y1, x2, y2, x1, ...
+
+        `ignored` marks areas that are no objects; None: there are none.
+        """
         ids = self._class_ids
         self._classes.extend(ids.setdefault(name, len(ids)) for name in names)
         self._boxes.extend(boxes)
         self._difficult.extend(difficult)
+        self._ignored.extend(bytes(len(self._classes) - len(self._ignored)) if ignored is None else ignored)
         self._offsets.append(len(self._classes))
         self._sizes.extend(size)
         self._frames += frame.encode()
@@ -138,6 +147,7 @@ class IndexBuilder:
             boxes=np.frombuffer(self._boxes, np.float32).reshape(-1, 4),
             class_ids=np.frombuffer(self._classes, np.int16),
             difficult=np.frombuffer(self._difficult, np.bool_),
+            ignored=np.frombuffer(self._ignored, np.bool_),
             offsets=np.frombuffer(self._offsets, np.int64),
             sizes=np.frombuffer(self._sizes, np.int32).reshape(-1, 2),
             folder_ids=np.zeros(len(self._ends), np.int16),
@@ -161,6 +171,7 @@ def concatenate(indexes: Sequence[Index]) -> Index:
         boxes=np.concatenate([index.boxes for index in indexes]),
         class_ids=np.concatenate([index.class_ids for index in indexes]),
         difficult=np.concatenate([index.difficult for index in indexes]),
+        ignored=np.concatenate([index.ignored for index in indexes]),
         offsets=np.concatenate([[0], ends]),
         sizes=np.concatenate([index.sizes for index in indexes]),
         folder_ids=joined((index.folder_ids for index in indexes), (len(index.folders) for index in indexes)),

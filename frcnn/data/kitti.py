@@ -17,8 +17,13 @@ class Label(NamedTuple):
     """One object of a label file; the box is xyxy in pixels of the image."""
 
     name: str
+    truncation: float
     occlusion: int
+    alpha: float  # observation angle, radians
     box: tuple[float, float, float, float]
+    dimensions: tuple[float, float, float]  # height, width, length in metres
+    location: tuple[float, float, float]  # x, y, z in metres, camera coordinates
+    rotation_y: float  # radians
 
     @property
     def degenerate(self) -> bool:
@@ -58,8 +63,17 @@ def parse_label(line: str, *, where: str, allow_scores: bool = False) -> Label:
                 found=columns[position],
                 allowed="a number",
             )
-    x1, y1, x2, y2 = values[3:7]
-    return Label(name.lower(), int(values[1]), (x1, y1, x2, y2))
+    truncation, occlusion, alpha, x1, y1, x2, y2, height, width, length, x, y, z, rotation_y = values[:14]
+    return Label(
+        name=name.lower(),
+        truncation=truncation,
+        occlusion=int(occlusion),
+        alpha=alpha,
+        box=(x1, y1, x2, y2),
+        dimensions=(height, width, length),
+        location=(x, y, z),
+        rotation_y=rotation_y,
+    )
 
 
 def read_labels(path: Path, *, allow_scores: bool = False) -> list[Label]:

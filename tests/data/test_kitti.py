@@ -14,7 +14,7 @@ LINE = "Car 0.50 2 -1.57 10.5 20.25 30 40 1.5 1.6 3.9 1 2 30 0.1"
 
 def test_a_label_line() -> None:
     found = parse_label(LINE, where="f:1")
-    assert found == ("car", 2, (10.5, 20.25, 30.0, 40.0))
+    assert (found.name, found.occlusion, found.box) == ("car", 2, (10.5, 20.25, 30.0, 40.0))
     assert not found.degenerate
 
 

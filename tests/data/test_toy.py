@@ -106,7 +106,8 @@ def test_occlusion_levels(tmp_path: Path, hidden: float, level: int) -> None:
     line = kitti_line(SceneObject("Car", (1.0, 2.5, 30.0, 40.0), truncated=0.1, hidden=hidden))
     (tmp_path / "a.txt").write_text(line)
     (found,) = read_labels(tmp_path / "a.txt")
-    assert found == ("car", level, (1.0, 2.5, 30.0, 40.0))
+    assert (found.name, found.truncation, found.occlusion) == ("car", 0.1, level)
+    assert found.box == (1.0, 2.5, 30.0, 40.0)
 
 
 def test_scenes_hold_what_a_detector_can_learn() -> None:
