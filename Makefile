@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test test-slow test-gpu check format docs bench clean
+.PHONY: help train test test-slow test-gpu test-tensorflow check format augment-preview docs bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frcnn needs Python 3.11 or newer (make PYTHON=python3.11 ...)")'
@@ -31,6 +31,10 @@ test-slow: $(VENV)/.dev  ## full training jobs and other long checks
 test-gpu: $(VENV)/.dev  ## checks that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
 
+test-tensorflow: $(VENV)/.dev  ## our records against TensorFlow's reader and writer; installs tensorflow-cpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu
+	$(BIN)/python -m pytest -q -m tensorflow $(ARGS)
+
 check: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +43,9 @@ check: $(VENV)/.dev  ## ruff and mypy --strict
 format: $(VENV)/.dev  ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+augment-preview: $(VENV)/.runtime  ## contact sheets of the augmentation; ARGS="spec=FILE" or groups
+	$(BIN)/python scripts/preview_augmentation.py $(ARGS)
 
 docs: $(VENV)/.runtime  ## regenerate docs/spec-reference.md
 	$(BIN)/python -m frcnn.spec.reference > docs/spec-reference.md

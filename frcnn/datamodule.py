@@ -1,33 +1,75 @@
 """Training and validation batches for Lightning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from frcnn.data.dataset import DetectionDataset
 from frcnn.data.sample import Batch, Sample, collate
+from frcnn.data.sampling import Share, draw_epoch, is_even
 from frcnn.errors import DataError
 
 
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Yields (epoch, number) in an order shuffled by seed and epoch; each rank gets its share.
+def _ranks() -> tuple[int, int]:
+    """How many processes share the data, and which one this is."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
 
-    Lightning calls `set_epoch` before every epoch. Handing the epoch on with each number is what
-    lets workers that live through all epochs know which one they are in.
+
+# Both samplers derive from torch's distributed one because Lightning leaves that kind alone: any other it
+# replaces in a distributed run (`use_distributed_sampler`) by one that repeats validation images.
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Yields (epoch, number) in an order that is a function of seed and epoch; each rank gets its share.
+
+    Ranks get equally many, so that they stay in step: where the number of images does not divide, the
+    first ones of the order come again. Lightning calls `set_epoch` before every epoch. Handing the epoch on
+    with each number is what lets workers that live through all epochs know which one they are in.
+
+    Args:
+        dataset: what the numbers count.
+        seed: what chance starts from.
+        shares: the sources of the data set in its order; empty: every image once an epoch.
     """
 
-    def __init__(self, dataset: DetectionDataset, *, seed: int) -> None:
-        ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    def __init__(self, dataset: DetectionDataset, *, seed: int, shares: Sequence[Share] = ()) -> None:
+        ranks, rank = _ranks()
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
+        self.shares = () if is_even(shares) else tuple(shares)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for number in super().__iter__():
-            yield self.epoch, int(number)  # type: ignore[call-overload]
+        numbers: Iterable[Any] = self._weighted() if self.shares else super().__iter__()
+        for number in numbers:
+            yield self.epoch, int(number)
+
+    def _weighted(self) -> NDArray[np.int64]:
+        order = draw_epoch(self.shares, seed=self.seed, epoch=self.epoch)
+        return np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+
+
+class DealingSampler(DistributedSampler[int]):
+    """Deals the numbers of a data set to the ranks in turn, none twice, always in the same order.
+
+    Its length is that of the largest share, so that all ranks expect the same number of batches; a rank
+    with less simply ends before. A rank that would go without validates an image that another one has, too:
+    the first batch after training makes all processes wait for each other, and an image counts once.
+    """
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        ranks, rank = _ranks()
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+        self.images = len(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.rank, self.images, self.num_replicas) or [self.rank % self.images]
 
 
 class DetectionLoader(DataLoader[Sample | DataError]):
@@ -51,6 +93,7 @@ class DetectionDataModule(pl.LightningDataModule):
         validation_batch_size: likewise in validation.
         num_workers: processes that read images, 0 to read in this one.
         seed: what the order of training images starts from.
+        shares: sources of the training data, where some are to be drawn more often than others.
     """
 
     def __init__(
@@ -63,28 +106,32 @@ class DetectionDataModule(pl.LightningDataModule):
         validation_batch_size: int,
         num_workers: int = 0,
         seed: int = 0,
+        shares: Sequence[Share] = (),
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
         self.max_objects = max_objects
         self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.shares = num_workers, seed, tuple(shares)
 
     def train_dataloader(self) -> DetectionLoader | list[DetectionLoader]:
-        """Every image once per epoch, in a new order each time."""
+        """As many samples an epoch as there are images, in a new order each time."""
         if self.train is None:
             return []
-        return self._loader(self.train, self.batch_size, sampler=EpochSampler(self.train, seed=self.seed))
+        sampler = EpochSampler(self.train, seed=self.seed, shares=self.shares)
+        return self._loader(self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DetectionLoader | list[DetectionLoader]:
-        """Every image once, always in the same order; Lightning deals them out to ranks."""
+        """Every image once, whatever the training draws, always in the same order."""
         if self.validation is None:
             return []
-        return self._loader(self.validation, self.validation_batch_size, sampler=None)
+        sampler = DealingSampler(self.validation)
+        return self._loader(self.validation, self.validation_batch_size, sampler=sampler)
 
     def _loader(
-        self, dataset: DetectionDataset, batch_size: int, *, sampler: EpochSampler | None
+        self, dataset: DetectionDataset, batch_size: int, *, sampler: EpochSampler | DealingSampler
     ) -> DetectionLoader:
+        areas = dataset.index.max_ignored
         return DetectionLoader(
             dataset,
             batch_size=batch_size,
@@ -92,5 +139,5 @@ class DetectionDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=partial(collate, max_objects=self.max_objects),
+            collate_fn=partial(collate, max_objects=self.max_objects, max_ignored=areas),
         )

@@ -59,6 +59,7 @@ class LitFasterRCNN(pl.LightningModule):
             batch.boxes,
             batch.labels,
             image_sizes=batch.image_sizes,
+            ignored=batch.ignored,
             generator=self._generator(batch_idx),
         )
         if self.l1:

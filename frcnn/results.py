@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from frcnn import build
 from frcnn.bridge import prototxt, yaml
 from frcnn.bridge.files import write_text
 from frcnn.callbacks import ValidationMap
+from frcnn.data.sample import Batch, Sample, unbatch
 from frcnn.folder import is_first_process
 from frcnn.report import training as report
 from frcnn.report.plots import precision_recall_figure
@@ -51,6 +53,33 @@ def collect(app: App, validation: ValidationMap, command: str, *, seconds: float
     }
 
 
+def write_first_batch(app: App, folder: Path, batch: Batch) -> None:
+    """report/first_batch.png: the first training batch as the network sees it."""
+    (folder / "report").mkdir(exist_ok=True)
+    draw_training_samples(app, unbatch(batch)[:12], folder / "report" / "first_batch.png")
+
+
+def draw_training_samples(
+    app: App,
+    samples: Sequence[Sample],
+    path: Path,
+    *,
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+) -> None:
+    """A grid of training samples with their objects, as PNG; titles are their file names by default."""
+    report.write_training_samples(
+        samples,
+        path,
+        titles=titles,
+        columns=columns,
+        class_names=class_names(app.dataset_config),
+        mean=build.means(app),
+        scale=app.model_config.input_image_config.image_scaling_factor,
+        bgr=build.is_bgr(app),
+    )
+
+
 def write(app: App, folder: Path, validation: ValidationMap, results: dict[str, Any]) -> None:
     """results.json and the pictures."""
     if not is_first_process():
@@ -67,7 +96,7 @@ def write(app: App, folder: Path, validation: ValidationMap, results: dict[str, 
             class_names=class_names(app.dataset_config),
             mean=build.means(app),
             scale=image.image_scaling_factor,
-            bgr=image.image_channel_order == "bgr" and build.channels(app) == 3,
+            bgr=build.is_bgr(app),
             min_score=app.inference_config.bbox_visualize_threshold,
         )
     if app.evaluation_config.visualize_pr_curve and validation.result:

@@ -6,15 +6,17 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from frcnn import build, results
+from frcnn import build, preview, results
 from frcnn.callbacks import (
     CheckpointInterval,
+    FirstBatch,
     LossEarlyStopping,
     StatusWriter,
     TrainingProgress,
@@ -72,6 +74,7 @@ def train(app: App, folder: Path) -> float | None:
             total_epochs=app.training_config.num_epochs,
         )
         callbacks: list[pl.Callback] = [checkpoints, status, progress]
+        callbacks += [FirstBatch(partial(results.write_first_batch, app, folder))]
         callbacks += [validation, _ValidateLast()] if data.validation else []
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
@@ -131,6 +134,17 @@ def evaluate(app: App, folder: Path) -> float | None:
         results.write(app, folder, validation, found)
         status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
         return found["mAP"]  # type: ignore[no-any-return]
+
+
+def preview_augmentation(app: App, folder: Path) -> None:
+    """Draw what each augmentation does to training images; arguments and errors as in `train`."""
+    with _run(app, folder, "preview_augmentation") as status:
+        data = _prepare(app)
+        if data.module.train is None:
+            raise SpecError("there is no training data", where="dataset_config.data_sources")
+        results.store_settings(app, folder)
+        sheets = preview.write_sheets(app, data.module.train, folder)
+        status.write("SUCCESS", f"{len(sheets)} contact sheets in {folder}")
 
 
 class _ValidateLast(pl.Callback):
@@ -209,7 +223,7 @@ def _prepare(app: App, *, train: bool = True) -> build.Data:
     if workers < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(8, cores // 2 // max(torch.cuda.device_count(), 1))
-    data = build.build_data(app, num_workers=workers, train=train)
+    data = build.build_data(app, app.run, num_workers=workers, train=train)
     for name, table in (("training", data.training), ("validation", data.validation)):
         for source in table.sources if table else ():
             log.info("%s\n", render(data_table(source, split=name)))

@@ -220,7 +220,7 @@ def test_a_read_only_file_system(refused):
 def test_settings_that_this_version_cannot_honour_are_refused(refused):
     message = refused(
         "training_config.enable_qat=true",
-        "augmentation_config.spatial_augmentation.zoom_max=1.5",
+        "training_config.model_parallelism=[0.5]",
         "training_config.pretrained_weights=resnet18.hdf5",
     )
     assert "3 problems" in message
@@ -262,7 +262,7 @@ def test_an_error_of_the_run_is_not_taken_for_one_of_its_folder(folder, refused,
     def fail(*_, **__):
         raise OSError(5, "Input/output error", "label.txt")
 
-    monkeypatch.setattr("frcnn.build.read_kitti", fail)
+    monkeypatch.setattr("frcnn.build.data.read_kitti", fail)
     message = refused(code=1)
     assert "Input/output error" in message
     assert "output folder" not in message

@@ -22,14 +22,14 @@ class Detector(nn.Module):
         nn.init.constant_(self.conv.weight, 2.0)
         self.value, self.generators = value, []
 
-    def losses(self, images, boxes, labels, *, image_sizes, generator):
+    def losses(self, images, boxes, labels, *, image_sizes, ignored, generator):
         self.generators.append(torch.rand(1, generator=generator).item())
         return {"rpn_class": self.conv.weight.sum() * self.value, "rcnn_box": self.conv.weight.sum()}
 
 
 def batch(name="a.png"):
     empty = torch.zeros(1, 1)
-    return Batch(torch.zeros(1, 1, 2, 2), empty, empty, empty, empty, empty, [name])
+    return Batch(torch.zeros(1, 1, 2, 2), *[empty] * 7, [name])
 
 
 def module(value=1.0, world_size=1, **options):

@@ -1,8 +1,10 @@
-"""Writes tiny data sets: KITTI folders, and record files by an encoder of its own, byte by byte."""
+"""Writes tiny data sets: KITTI, COCO and VOC, and record files by an encoder of its own, byte by byte."""
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,6 +33,64 @@ def write_kitti(
     for seed, (stem, lines) in enumerate(labels.items()):
         write_image(root / "image_2" / f"{stem}.png", width=width, height=height, seed=seed)
         (root / "label_2" / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return root
+
+
+def coco(
+    images: Sequence[str], annotations: Sequence[tuple[int, str, Sequence[float], int]]
+) -> dict[str, Any]:
+    """A COCO file's content: 32x16 images with ids from 10, and (image id, name, xywh, iscrowd) from id 100."""
+    names = list(dict.fromkeys(name for _, name, _, _ in annotations))
+    return {
+        "info": {"year": 2017},
+        "images": [
+            {"id": 10 + i, "file_name": name, "width": 32, "height": 16} for i, name in enumerate(images)
+        ],
+        "categories": [{"id": 1 + i, "name": name} for i, name in enumerate(names)],
+        "annotations": [
+            {
+                "id": 100 + i,
+                "image_id": image,
+                "category_id": 1 + names.index(name),
+                "bbox": list(box),
+                "iscrowd": crowd,
+                "segmentation": [[1.5, 2.5]],
+            }
+            for i, (image, name, box, crowd) in enumerate(annotations)
+        ],
+    }
+
+
+def write_coco(root: Path, content: Mapping[str, Any]) -> Path:
+    """`root/labels.json` and a picture for every entry of it."""
+    for image in content["images"]:
+        write_image(root / image["file_name"])
+    path = root / "labels.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def voc(
+    objects: Sequence[tuple[str, float, float, float, float]], *, filename: str = "", difficult: int = 0
+) -> str:
+    """A VOC annotation of a 32x16 image."""
+    items = "".join(
+        f"<object>\n<name>{name}</name>\n<difficult>{difficult}</difficult>\n<bndbox><xmin>{x1}</xmin>"
+        f"<ymin>{y1}</ymin>\n<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>\n"
+        for name, x1, y1, x2, y2 in objects
+    )
+    size = "<size><width>32</width><height>16</height><depth>3</depth></size>"
+    return f"<annotation>\n<filename>{filename}</filename>\n{size}\n{items}</annotation>\n"
+
+
+def write_voc(root: Path, annotations: Mapping[str, str]) -> Path:
+    """`root/Annotations/<id>.xml`, `root/JPEGImages/<id>.jpg` and `root/ImageSets/Main/train.txt` with all ids."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, text in annotations.items():
+        (root / "Annotations" / f"{name}.xml").write_text(text)
+        write_image(root / "JPEGImages" / f"{name}.jpg")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{name}\n" for name in annotations))
     return root
 
 

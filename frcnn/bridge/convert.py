@@ -3,28 +3,37 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from frcnn.bridge import prototxt, yaml
-from frcnn.bridge.document import Document
+from frcnn.bridge.document import Document, Parsed, Root, root_of
 from frcnn.bridge.files import read_text, write_text
 from frcnn.errors import FrcnnError, SpecError
-from frcnn.spec.check import check
+from frcnn.spec.check import check, check_export
+from frcnn.spec.dataset_export import DatasetExportConfig
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import Message
 
 log = logging.getLogger(__name__)
 
 FORMATS = {**dict.fromkeys(prototxt.SUFFIXES, "prototxt"), **dict.fromkeys(yaml.SUFFIXES, "yaml")}
+CHECKS: dict[type[Message], Callable[..., None]] = {Experiment: check, DatasetExportConfig: check_export}
 OTHER = {"prototxt": "yaml", "yaml": "prototxt"}
 
 
 def read_spec(path: str | Path) -> Document:
-    """Read a spec file of either format, told apart by its suffix.
+    """Read an experiment of either format, told apart by the file's suffix.
 
     Raises:
         SpecError: an unknown suffix, or what the format's reader refuses.
     """
-    return _parse(read_text(path), format_of(path), str(path))
+    return read_spec_as(Experiment, path)
+
+
+def read_spec_as(root: type[Root], path: str | Path) -> Parsed[Root]:
+    """`read_spec` for any kind of spec."""
+    return _parse_as(root, read_text(path), format_of(path), str(path))
 
 
 def format_of(path: str | Path) -> str:
@@ -36,24 +45,29 @@ def format_of(path: str | Path) -> str:
 
 
 def convert(source: str, target: str, *, full: bool = False, validate: bool = True) -> None:
-    """Convert a spec; the suffixes choose the formats and `-` is standard input or output.
+    """Convert an experiment or a dataset_convert spec, told apart by their blocks.
+
+    The suffixes choose the formats, and `-` is standard input or output.
 
     Args:
         source: file to read.
         target: file to write.
         full: write every value to YAML, not only those that differ from the defaults.
-        validate: refuse what `train` would refuse, paths aside.
+        validate: refuse what `train` or `convert_dataset` would refuse, paths aside.
 
     Raises:
-        SpecError: the spec cannot be read or, with `validate`, not be trained.
+        SpecError: the spec cannot be read or, with `validate`, not be used.
         RunError: the target cannot be written.
     """
     if source == target == "-":
         raise SpecError("one side needs a file name, whose suffix tells the formats apart", found="- -")
     to = OTHER[format_of(source)] if target == "-" else format_of(target)
-    document = _parse(sys.stdin.read(), OTHER[to], "<stdin>") if source == "-" else read_spec(source)
+    fmt, name = (OTHER[to], "<stdin>") if source == "-" else (format_of(source), source)
+    text = sys.stdin.read() if source == "-" else read_text(source)
+    root = _root_of(text, fmt, name)
+    document = _parse_as(root, text, fmt, name)
     if validate:
-        check(document.spec, locate=document.locate)
+        CHECKS[root](document.spec, locate=document.locate)
     if document.comments:
         log.warning("comments are not kept: %s", document.source)
     for section in document.extra:
@@ -69,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `convert_spec`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="convert_spec",
-        description="Convert a TAO FasterRCNN spec from prototxt (.txt, .prototxt, .pbtxt) to YAML or back.",
+        description="Convert a TAO spec, FasterRCNN experiment or dataset_convert, from prototxt "
+        "(.txt, .prototxt, .pbtxt) to YAML or back.",
         epilog="example: convert_spec their_spec.txt ours.yaml && python scripts/train.py spec=ours.yaml",
     )
     parser.add_argument("source", metavar="IN", help="spec file, or - for standard input")
@@ -86,6 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(text: str, fmt: str, source: str) -> Document:
-    parse = prototxt.parse if fmt == "prototxt" else yaml.parse
-    return parse(text, source=source)
+def _root_of(text: str, fmt: str, source: str) -> type[Message]:
+    """Whether a text is an experiment or a dataset_convert spec."""
+    names = prototxt.top_level_names(text) if fmt == "prototxt" else yaml.top_level_names(text, source=source)
+    return root_of(names) or Experiment
+
+
+def _parse_as(root: type[Root], text: str, fmt: str, source: str) -> Parsed[Root]:
+    parse = prototxt.parse_as if fmt == "prototxt" else yaml.parse_as
+    return parse(root, text, source=source)

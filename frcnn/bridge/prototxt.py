@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from frcnn.bridge.descriptor import message_class
-from frcnn.bridge.document import Document, describe, unknown_field
+from frcnn.bridge.document import Document, Parsed, Root, describe, unknown_fields
 from frcnn.bridge.files import read_text, write_text
 from frcnn.bridge.places import find_places
 from frcnn.errors import SpecError
@@ -55,25 +55,38 @@ def save(spec: Message, path: str | Path) -> None:
 
 def parse(text: str, *, source: str = "<string>") -> Document:
     """Read prototxt text and remember where each value stands; errors as in `loads`."""
-    proto, text = message_class(Experiment)(), text.removeprefix("\ufeff")
+    return parse_as(Experiment, text, source=source)
+
+
+def parse_as(root: type[Root], text: str, *, source: str = "<string>") -> Parsed[Root]:
+    """`parse` for any kind of spec, such as `DatasetExportConfig`."""
+    cls: Any = root
+    proto, text = message_class(cls)(), text.removeprefix("\ufeff")
     try:
         text_format.Merge(text, proto, allow_unknown_field=True)
     except text_format.ParseError as error:
-        raise _syntax_error(error, text, source) from None
+        raise _syntax_error(error, text, source, root) from None
     except RecursionError:
         raise SpecError("blocks are nested too deeply", where=source) from None
-    places = find_places(text, Experiment)
+    places = find_places(text, root)
     if places.unknown:
-        raise SpecError.of([unknown_field(item, source) for item in places.unknown], where=source)
+        raise SpecError.of(unknown_fields(places.unknown, source, root), where=source)
     comments = bool(re.search(r"^[^'\"\n]*#", text, re.MULTILINE))
-    return Document(_read(Experiment, proto), source, places, {}, comments)
+    return Parsed(_read(root, proto), source, places, {}, comments)
 
 
-def _syntax_error(error: text_format.ParseError, text: str, source: str) -> SpecError:
+def top_level_names(text: str) -> list[str]:
+    """Names of the fields that do not lie in a block, as far as the syntax holds."""
+    places = find_places(text.removeprefix("\ufeff"), Experiment)
+    paths = [*places.of, *(item.path for item in places.unknown)]
+    return [path for path in paths if "." not in path]
+
+
+def _syntax_error(error: text_format.ParseError, text: str, source: str, root: type[Message]) -> SpecError:
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     lines = text.split("\n")
-    path = find_places(text, Experiment).path_at((line, column))
-    field = _field_at(path)
+    path = find_places(text, root).path_at((line, column))
+    field = _field_at(path, root)
     message = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).replace("frcnn.", "")).strip()
     wrong_value = (
         field
@@ -89,8 +102,8 @@ def _syntax_error(error: text_format.ParseError, text: str, source: str) -> Spec
     )
 
 
-def _field_at(path: str | None) -> Setting | None:
-    message: type[Message] | None = Experiment
+def _field_at(path: str | None, root: type[Message]) -> Setting | None:
+    message: type[Message] | None = root
     field = None
     for name in (path or "").split("."):
         if name.isdigit() or message is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from frcnn.bridge.document import Document, describe, unknown_field
+from frcnn.bridge.document import Document, Parsed, Root, describe, unknown_fields
 from frcnn.bridge.files import read_text, write_text
 from frcnn.bridge.places import Places, Unknown
 from frcnn.errors import SpecError
@@ -130,6 +130,67 @@ def _unescape(text: str) -> str:
 
 def parse(text: str, *, source: str = "<string>") -> Document:
     """Read YAML text and remember where each value stands; errors as in `loads`."""
+    return parse_as(Experiment, text, source=source)
+
+
+def parse_as(root: type[Root], text: str, *, source: str = "<string>") -> Parsed[Root]:
+    """`parse` for any kind of spec, such as `DatasetExportConfig`."""
+    top, reader = _compose(text, source), _Reader(source)
+    if top is None:
+        return Parsed(root(), source, reader.places, {})
+    extra = {}
+    for key, node in list(top.value):
+        if root is Experiment and isinstance(key, yaml.ScalarNode) and key.value in RUN_SECTIONS:
+            extra[key.value] = _Loader("").construct_document(node)
+            top.value.remove((key, node))
+    spec = reader.message(root, top, "")
+    problems = [*unknown_fields(reader.places.unknown, source, root), *reader.problems]
+    if problems:
+        raise SpecError.of(problems, where=source)
+    comments = bool(re.search(r"(^|\s)#", text))
+    return Parsed(spec, source, reader.places, extra, comments)
+
+
+def read_value(field: Setting, text: str, *, where: str, path: str) -> Any:
+    """One field's value from YAML text, such as `20` or `[4, 8]`.
+
+    Args:
+        field: the field.
+        text: its value.
+        where: what to call the text in messages.
+        path: dotted path of the field.
+
+    Raises:
+        SpecError: broken YAML or a value of the wrong type.
+    """
+    reader = _Reader(where)
+    try:
+        node = yaml.compose(text if text.strip() else "''", Loader=_Loader)
+    except (yaml.YAMLError, RecursionError):
+        node = None
+    if node is None:
+        raise SpecError("broken YAML", where=f"{where}: {path}", found=text)
+    value = reader.field(field, node, path)
+    if reader.places.unknown:
+        unknown = reader.places.unknown[0]
+        allowed = ", ".join(item.name for item in settings_of(field.kind)) if field.is_message else None
+        raise SpecError(
+            "unknown field", where=f"{where}: {unknown.path}", found=unknown.name, allowed=allowed
+        )
+    if reader.problems:
+        wrong = reader.problems[0]
+        raise SpecError(wrong.message, where=f"{where}: {path}", found=wrong.found, allowed=wrong.allowed)
+    return value
+
+
+def top_level_names(text: str, *, source: str = "<string>") -> list[str]:
+    """Keys that do not lie in a block; errors as in `loads`."""
+    top = _compose(text, source)
+    return [] if top is None else [str(key.value) for key, _ in top.value]
+
+
+def _compose(text: str, source: str) -> yaml.MappingNode | None:
+    """The mapping at the top of a YAML text, None if it is empty."""
     try:
         root = yaml.compose(text.removeprefix("\ufeff"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -138,22 +199,9 @@ def parse(text: str, *, source: str = "<string>") -> Document:
         raise SpecError("broken YAML", where=where, found=getattr(error, "problem", str(error))) from None
     except RecursionError:
         raise SpecError("blocks are nested too deeply", where=source) from None
-    reader = _Reader(source)
-    if root is None:
-        return Document(Experiment(), source, reader.places, {})
-    if not isinstance(root, yaml.MappingNode):
+    if root is not None and not isinstance(root, yaml.MappingNode):
         raise SpecError("is no mapping of settings", where=source, found=root.tag.rpartition(":")[2])
-    extra = {}
-    for key, node in list(root.value):
-        if key.value in RUN_SECTIONS and isinstance(key, yaml.ScalarNode):
-            extra[key.value] = _Loader("").construct_document(node)
-            root.value.remove((key, node))
-    spec = reader.message(Experiment, root, "")
-    problems = [*(unknown_field(item, source) for item in reader.places.unknown), *reader.problems]
-    if problems:
-        raise SpecError.of(problems, where=source)
-    comments = bool(re.search(r"(^|\s)#", text))
-    return Document(spec, source, reader.places, extra, comments)
+    return root
 
 
 def _one(field: Setting) -> str:

@@ -2,12 +2,14 @@
 
 from frcnn.callbacks.checkpoint_interval import CheckpointInterval
 from frcnn.callbacks.early_stopping import LossEarlyStopping
+from frcnn.callbacks.first_batch import FirstBatch
 from frcnn.callbacks.progress import TrainingProgress
 from frcnn.callbacks.status import StatusWriter
 from frcnn.callbacks.validation_map import ValidationMap, ValidationSample
 
 __all__ = [
     "CheckpointInterval",
+    "FirstBatch",
     "LossEarlyStopping",
     "StatusWriter",
     "TrainingProgress",

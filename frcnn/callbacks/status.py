@@ -1,22 +1,15 @@
 """status.json, the file by which TAO's tools follow a job: one JSON object per line."""
 
-import json
-import logging
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from frcnn.folder import is_first_process
-
-log = logging.getLogger(__name__)
-
-Status = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED"]
-Verbosity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+from frcnn.status import Status, Verbosity, append_status
 
 # TAO: the names that Keras gave the losses.
 LOSS_NAMES = {
@@ -61,22 +54,9 @@ class StatusWriter(Callback):
         """
         if not is_first_process():
             return
-        now = datetime.now()
-        record: dict[str, object] = {
-            "date": f"{now.month}/{now.day}/{now.year}",  # TAO: nothing is padded
-            "time": f"{now.hour}:{now.minute}:{now.second}",
-            "status": status,
-            "verbosity": verbosity,
-            "message": message,
-            **(data or {}),
-        }
-        record |= {key: dict(part) for key, part in (("graphical", graphical), ("kpi", kpi)) if part}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            log.warning("%s could not be written: %s", self.path, error.strerror)
+        append_status(
+            self.path, status, message, verbosity=verbosity, data=data, graphical=graphical, kpi=kpi
+        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The loop begins."""

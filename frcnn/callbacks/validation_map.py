@@ -24,6 +24,7 @@ class ValidationSample(NamedTuple):
     gt_boxes: Tensor  # (G, 4)
     gt_labels: Tensor  # (G,), -1 is padding
     gt_difficult: Tensor  # (G,)
+    gt_ignored: Tensor  # (I, 4) areas to ignore; padding is 0
     boxes: Tensor  # (N, 4)
     scores: Tensor  # (N,)
     labels: Tensor  # (N,), -1 is unused
@@ -88,6 +89,8 @@ class ValidationMap(Callback):
             gt_boxes=batch.boxes,
             gt_labels=batch.labels,
             gt_difficult=batch.difficult,
+            gt_ignored=batch.ignored,
+            gt_ignored_labels=batch.ignored_labels,
             ids=batch.ids,
             proposals=outputs.proposals,
             proposals_valid=outputs.proposals_valid,
@@ -95,7 +98,7 @@ class ValidationMap(Callback):
         for i in range(min(len(batch.ids), self.keep_samples - len(self.samples))):
             height, width = batch.image_sizes[i].int().tolist()
             image = batch.images[i, :, :height, :width]
-            truth = (batch.boxes[i], batch.labels[i], batch.difficult[i])
+            truth = (batch.boxes[i], batch.labels[i], batch.difficult[i], batch.ignored[i])
             found = (outputs.boxes[i], outputs.scores[i], outputs.labels[i])
             host = [tensor.detach().cpu() for tensor in (image, *truth, *found)]
             self.samples.append(ValidationSample(batch.ids[i], *host))

@@ -57,24 +57,37 @@ class DetectionDataset(Dataset[Sample | DataError]):
     def sample(self, number: int, *, epoch: int = 0) -> Sample:
         """Read and transform an image.
 
+        Args:
+            number: of the image; `number + len(self)` is the same image with other chance, see `draw_epoch`.
+            epoch: what chance depends on, too.
+
         Raises:
             DataError: the image cannot be read.
         """
-        path, rows = self.index.path(number), self.index.objects(number)
-        image = read_image(path, channels=self.channels).float()
+        image_number = number % len(self)
+        path, rows = self.index.path(image_number), self.index.objects(image_number)
+        decoded = read_image(path, channels=self.channels)
+        # Interleaved channels, as files have them, would slow every step down.
+        image = decoded.to(torch.float32, memory_format=torch.contiguous_format)
         original_size = (image.shape[1], image.shape[2])
-        boxes = self._boxes_in(original_size, number)
+        boxes = self._boxes_in(original_size, image_number)
         generator = sample_generator(seed=self.seed, epoch=epoch, index=number)
         for transform in self.transforms:
             image, boxes = transform(image, boxes, generator)
         boxes = clip_boxes(boxes, size=(image.shape[1], image.shape[2]))
         width, height = box_sizes(boxes)
-        keep = (width > 0) & (height > 0) & (width >= self.min_size[0]) & (height >= self.min_size[1])
+        labels = torch.from_numpy(self.index.class_ids[rows]).long()
+        ignored = torch.from_numpy(self.index.ignored[rows])
+        something = (width > 0) & (height > 0)
+        keep = something & (width >= self.min_size[0]) & (height >= self.min_size[1]) & ~ignored
+        area = something & ignored
         return Sample(
             image=image,
             boxes=boxes[keep],
-            labels=torch.from_numpy(self.index.class_ids[rows]).long()[keep],
+            labels=labels[keep],
             difficult=torch.from_numpy(self.index.difficult[rows])[keep],
+            ignored=boxes[area],
+            ignored_labels=labels[area],
             original_size=original_size,
             id=str(path),
         )

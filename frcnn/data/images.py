@@ -1,6 +1,5 @@
 """Image files as 8-bit tensors."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from frcnn.errors import DataError
-
-# What Pillow raises on damaged files, found by fuzzing PNG and JPEG.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header, without decoding it.
-
-    Raises:
-        DataError: the file is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+from frcnn.data.readers.files import open_regular
+from frcnn.data.readers.headers import UNREADABLE, unreadable
 
 
 def read_image(path: Path, *, channels: int) -> Tensor:
@@ -38,11 +22,11 @@ def read_image(path: Path, *, channels: int) -> Tensor:
         DataError: the file is missing, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             # TAO: an EXIF orientation is not applied; labels are in pixels as stored.
             pixels = _eight_bit(image, "RGB" if channels == 3 else "L")
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
@@ -53,9 +37,3 @@ def _eight_bit(image: Image.Image, mode: str) -> NDArray[np.uint8]:
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     return np.array(image.convert(mode))
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError("the image does not exist", where=path)
-    return DataError("the image cannot be read", where=path, found=error, allowed="a whole PNG or JPEG file")

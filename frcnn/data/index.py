@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frcnn.errors import DataError
+
+_MOST_NAMES = np.iinfo(np.int16).max
+
 
 @dataclass(frozen=True, eq=False)
 class Texts:
@@ -48,7 +52,7 @@ class Index:
     """
 
     boxes: NDArray[np.float32]  # (n, 4) xyxy
-    class_ids: NDArray[np.int16]  # (n,) into class_names
+    class_ids: NDArray[np.int16]  # (n,) into class_names; -1: an area of no class
     difficult: NDArray[np.bool_]  # (n,) occlusion >= 1
     ignored: NDArray[np.bool_]  # (n,) an area to ignore rather than an object
     offsets: NDArray[np.int64]  # (m + 1,)
@@ -60,6 +64,11 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def max_ignored(self) -> int:
+        """The largest number of ignore areas in an image."""
+        return int(np.bincount(self.image_of_object()[self.ignored]).max(initial=0))
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +113,7 @@ class Source:
     index: Index
     degenerate: Mapping[str, int] = field(default_factory=dict)  # objects without area, by class name
     unused_labels: int = 0  # label files without an image
+    weight: float = 1.0  # how often an image is drawn, relative to one of another source
 
 
 class IndexBuilder:
@@ -132,7 +142,10 @@ class IndexBuilder:
         `ignored` marks areas that are no objects; None: there are none.
         """
         ids = self._class_ids
-        self._classes.extend(ids.setdefault(name, len(ids)) for name in names)
+        numbers = [ids.setdefault(name, len(ids)) for name in names]
+        if len(ids) > _MOST_NAMES:
+            raise DataError(f"the data holds more than {_MOST_NAMES} class names", where=frame)
+        self._classes.extend(numbers)
         self._boxes.extend(boxes)
         self._difficult.extend(difficult)
         self._ignored.extend(bytes(len(self._classes) - len(self._ignored)) if ignored is None else ignored)

@@ -4,15 +4,18 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from frcnn.data.geometry import Geometry
 from frcnn.data.index import Index, Source, concatenate
 from frcnn.data.table import Counts, DataTable, SourceTable
-from frcnn.data.transforms import box_factors, box_sizes, clip_boxes
+from frcnn.data.transforms import box_sizes, clip_boxes
 from frcnn.errors import DataError
+from frcnn.spec.values import plain_name
 
 _log = logging.getLogger(__name__)
 _USABLE, _DEGENERATE, _OUTSIDE, _SMALL = range(4)
@@ -23,81 +26,98 @@ def prepare(
     sources: Sequence[Source],
     *,
     class_mapping: Mapping[str, str],
-    size: tuple[int, int],
-    auto_resize: bool,
+    geometry: Geometry,
     max_objects: int,
     min_size: tuple[float, float] = (1.0, 1.0),
+    ignore_classes: Sequence[str] = (),
     split: str = "training",
 ) -> tuple[Index, DataTable]:
     """Map classes, drop what the network cannot learn, and count both.
 
     Args:
         sources: one or more, as read.
-        class_mapping: name in the data (whatever its case) to class of the network. Class ids follow
-            the sorted classes, by code point.
-        size: (height, width) of the network input.
-        auto_resize: images are stretched to `size`; otherwise padded or cropped.
+        class_mapping: name in the data (whatever its case and spaces) to class of the network. Class ids
+            follow the sorted classes, by code point.
+        geometry: where the files' pixels lie in the network input.
         max_objects: the ground truth slots of an image.
-        min_size: (width, height) in the network input below which an object is dropped.
+        min_size: (width, height) in the network input below which an object is dropped; an area to ignore
+            stays as long as anything of it does.
+        ignore_classes: names in the data (likewise, none of them mapped) whose boxes become areas
+            to ignore. So do boxes that the reader marked, if their class is mapped.
         split: what to call the data set in messages.
 
     Raises:
         DataError: no object is left, or an image holds more than `max_objects`.
     """
     class_names = sorted(set(class_mapping.values()))
-    class_ids = {key.lower(): class_names.index(name) for key, name in class_mapping.items()}
+    class_ids = {plain_name(key): class_names.index(name) for key, name in class_mapping.items()}
     indexes, tables = [], []
     for source in sources:
-        if not auto_resize:
-            _warn_other_sizes(source, size)
-        fates = _fates(source.index, size=size, auto_resize=auto_resize, min_size=min_size)
-        kept, account = _prepare_source(source, class_ids, class_names, fates)
+        _warn_other_sizes(source, geometry)
+        fates = _fates(source.index, geometry=geometry, min_size=min_size)
+        kept, account = _prepare_source(source, class_ids, class_names, ignore_classes, fates)
         indexes.append(kept)
         tables.append(account)
     index, table = concatenate(indexes), DataTable(tuple(tables))
     _check_objects(sources, table, class_mapping, split)
+    _warn_no_areas(table, ignore_classes, split)
     _check_slots(index, max_objects)
     return index, table
 
 
 def _prepare_source(
-    source: Source, class_ids: Mapping[str, int], class_names: Sequence[str], fates: NDArray[np.uint8]
+    source: Source,
+    class_ids: Mapping[str, int],
+    class_names: Sequence[str],
+    ignore_classes: Sequence[str],
+    fates: NDArray[np.uint8],
 ) -> tuple[Index, SourceTable]:
-    """Map the classes of a source, keep its usable objects and count all; fates (n,) as from `_fates`."""
+    """Map the classes of a source, keep usable objects and areas, count all; fates (n,) as from `_fates`."""
     raw = source.index
-    lookup = np.array([class_ids.get(name.lower(), -1) for name in raw.class_names], np.int16)
+    # Names of areas are counted like classes, after them; in the index they are of no class.
+    rows = [*class_names, *ignore_classes]
+    row_of = {**class_ids, **{plain_name(name): i for i, name in enumerate(ignore_classes, len(class_names))}}
+    lookup = np.array([row_of.get(plain_name(name), -1) for name in raw.class_names], np.int16)
     mapped = lookup[raw.class_ids]
+    is_area = raw.ignored | (mapped >= len(class_names))
+    fates = np.where(is_area & (fates == _SMALL), _USABLE, fates)
     keep = (mapped >= 0) & (fates == _USABLE)
-    index = raw.select(keep, class_ids=mapped, class_names=class_names)
+    area = keep & is_area
+    index = replace(raw, ignored=is_area).select(
+        keep,
+        class_ids=np.where(mapped < len(class_names), mapped, -1).astype(np.int16),
+        class_names=class_names,
+    )
 
-    def per_class(selected: NDArray[np.bool_]) -> NDArray[np.intp]:
-        return np.bincount(mapped[selected & (mapped >= 0)], minlength=len(class_names))
+    def per_row(selected: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return np.bincount(mapped[selected & (mapped >= 0)], minlength=len(rows))
 
-    difficult = np.bincount(index.class_ids[index.difficult], minlength=len(class_names))
-    kept, degenerate, outside, small = (per_class(fates == fate) for fate in range(4))
+    kept, difficult = per_row(keep & ~is_area), per_row(keep & ~is_area & raw.difficult)
+    degenerate, outside, small = (per_row(fates == fate) for fate in (_DEGENERATE, _OUTSIDE, _SMALL))
     unmapped: Counter[str] = Counter()
     for name, count in _names(raw).items():
-        if name.lower() not in class_ids:
+        if plain_name(name) not in row_of:
             unmapped[name] = count
     for name, count in source.degenerate.items():
-        if name.lower() in class_ids:
-            degenerate[class_ids[name.lower()]] += count
+        if plain_name(name) in row_of:
+            degenerate[row_of[plain_name(name)]] += count
         else:
             unmapped[name] += count
-    columns = zip(kept, difficult, degenerate, outside, small, strict=True)
+    columns = zip(kept, difficult, degenerate, outside, small, per_row(area), strict=True)
+    counts = [Counts(*map(int, values)) for values in columns]
+    images_with_objects = len(np.unique(raw.image_of_object()[keep & ~is_area]))
     return index, SourceTable(
         name=source.name,
         images=len(index),
-        images_without_objects=int((np.diff(index.offsets) == 0).sum()),
+        images_without_objects=len(index) - images_with_objects,
         unused_labels=source.unused_labels,
-        classes={name: Counts(*map(int, counts)) for name, counts in zip(class_names, columns, strict=True)},
+        classes=dict(zip(class_names, counts, strict=False)),
+        areas=dict(zip(ignore_classes, counts[len(class_names) :], strict=True)),
         unmapped=dict(unmapped.most_common()),
     )
 
 
-def _fates(
-    index: Index, *, size: tuple[int, int], auto_resize: bool, min_size: tuple[float, float]
-) -> NDArray[np.uint8]:
+def _fates(index: Index, *, geometry: Geometry, min_size: tuple[float, float]) -> NDArray[np.uint8]:
     """What becomes of each object (n,) in an image that is not augmented.
 
     The arithmetic is that of the transform chain, so such an image keeps just the usable ones. Goes
@@ -110,9 +130,11 @@ def _fates(
         boxes = torch.from_numpy(index.boxes[rows])
         width, height = box_sizes(boxes)
         degenerate = (width <= 0) | (height <= 0)
-        if auto_resize:
-            boxes = boxes * box_factors(index.sizes[images[rows]], size=size)
-        width, height = box_sizes(clip_boxes(boxes, size=size))
+        sizes = index.sizes[images[rows]]
+        placement = geometry(sizes)
+        boxes = boxes * torch.from_numpy(placement.factors(sizes)).float()
+        boxes = boxes - torch.tensor([*placement.corner, *placement.corner])
+        width, height = box_sizes(clip_boxes(boxes, size=placement.output))
         fates[rows][((width < min_size[0]) | (height < min_size[1])).numpy()] = _SMALL
         fates[rows][((width <= 0) | (height <= 0)).numpy()] = _OUTSIDE
         fates[rows][degenerate.numpy()] = _DEGENERATE
@@ -125,16 +147,17 @@ def _names(index: Index) -> dict[str, int]:
     return {name: int(count) for name, count in zip(index.class_names, counts, strict=True)}
 
 
-def _warn_other_sizes(source: Source, size: tuple[int, int]) -> None:
+def _warn_other_sizes(source: Source, geometry: Geometry) -> None:
     """Say once that images are not of the network's size and will be padded or cropped."""
-    sizes = source.index.sizes
-    others = (sizes != size).any(axis=1)
-    if others.any():
-        height, width = sizes[int(others.argmax())]
+    content, corner, output = geometry(source.index.sizes)
+    others = (content != output).any(axis=1)
+    if others.any() and corner == (0, 0):
+        one = int(others.argmax())
+        (height, width), (found_height, found_width) = output[one], content[one]
         _log.warning(
             "%s: %d of %d images are not %dx%d (one is %dx%d); they are padded with black or cropped at "
             "the right and bottom. enable_auto_resize stretches them instead",
-            *(source.name, int(others.sum()), len(sizes), size[1], size[0], width, height),
+            *(source.name, int(others.sum()), len(content), width, height, found_width, found_height),
         )
 
 
@@ -148,11 +171,11 @@ def _check_objects(
     found: Counter[str] = Counter()
     for source in sources:
         found.update(_names(source.index))
-    keys = [key.lower() for key, name in class_mapping.items() if name in without]
+    keys = [plain_name(key) for key, name in class_mapping.items() if name in without]
     near = [
         f"map {name!r}, which is close to {match[0]!r}"
         for name in found
-        if name.lower() not in keys and (match := difflib.get_close_matches(name.lower(), keys, n=1))
+        if plain_name(name) not in keys and (match := difflib.get_close_matches(plain_name(name), keys, n=1))
     ]
     if len(without) < len(table.kept):
         _log.warning("%s data: no objects of %s. %s", split, ", ".join(without), "; ".join(near))
@@ -176,8 +199,15 @@ def _check_objects(
     )
 
 
+def _warn_no_areas(table: DataTable, ignore_classes: Sequence[str], split: str) -> None:
+    """Say which of the names to ignore the data does not hold."""
+    for name in ignore_classes:
+        if all(source.areas[name] == Counts() for source in table.sources):
+            _log.warning("%s data: no %r, which ignore_classes names", split, name)
+
+
 def _check_slots(index: Index, max_objects: int) -> None:
-    counts = np.diff(index.offsets)
+    counts = np.bincount(index.image_of_object()[~index.ignored], minlength=len(index))
     if (worst := int(counts.max())) > max_objects:
         raise DataError(
             "an image holds more objects than there is room for",

@@ -14,6 +14,7 @@ class Counts:
     degenerate: int = 0  # no area in the label
     outside: int = 0  # no area in the network input
     too_small: int = 0  # narrower or lower than the limits in the network input
+    ignored: int = 0  # kept as areas to ignore
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -28,12 +29,13 @@ class SourceTable:
     images_without_objects: int
     unused_labels: int  # label files without an image
     classes: Mapping[str, Counts]  # by class of the network
+    areas: Mapping[str, Counts]  # by name in `ignore_classes`: areas to ignore that are of no class
     unmapped: Mapping[str, int]  # objects dropped because no class is mapped to their name
 
     @property
     def total(self) -> Counts:
-        """The sum over all classes."""
-        return sum(self.classes.values(), Counts())
+        """The sum over all classes and areas."""
+        return sum([*self.classes.values(), *self.areas.values()], Counts())
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class DataTable:
         return {name: sum(source.classes[name].kept for source in self.sources) for name in names}
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row per source and class, one per name that is mapped to no class, and one of totals.
+        """A row per source and class, one per name of areas or of nothing, and one of totals.
 
         Every row has the same keys; None where a column does not apply.
         """
         empty = dict.fromkeys(["unmapped", "images", "without_objects", "unused_labels"])
         rows: list[dict[str, Any]] = []
         for source in self.sources:
-            for name, counts in source.classes.items():
+            for name, counts in (*source.classes.items(), *source.areas.items()):
                 rows.append({"source": source.name, "class": name, **asdict(counts), **empty})
             for name, count in source.unmapped.items():
                 nothing = dict.fromkeys(asdict(Counts()))

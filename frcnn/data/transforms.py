@@ -15,33 +15,30 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from frcnn.data.geometry import Geometry
+
 Transform: TypeAlias = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
 
 def chain(
     *,
-    size: tuple[int, int],
-    auto_resize: bool,
+    geometry: Geometry,
     mean: Sequence[float],
     scale: float,
     bgr: bool,
-    hflip_probability: float = 0.0,
+    augmentation: Sequence[Transform] = (),
 ) -> tuple[Transform, ...]:
-    """The steps from file to network input; without a flip they are those of validation and inference.
+    """The steps from file to network input; without augmentation they are those of validation and inference.
 
     Args:
-        size: (height, width) of the network input.
-        auto_resize: stretch to `size`; otherwise pad or crop at the right and the bottom.
+        geometry: where the file's pixels lie in the network input.
         mean: subtracted per channel, in the order red, green, blue, or one for gray.
         scale: divides afterwards.
         bgr: hand the network blue first.
-        hflip_probability: chance of mirroring an image; 0 leaves the step out.
+        augmentation: steps with chance, on pixels in 0..255.
     """
-    steps: list[Transform] = [partial(resize if auto_resize else pad_or_crop, size=size)]
-    if hflip_probability > 0:
-        steps.append(partial(flip_horizontally, probability=hflip_probability))
-    steps.append(partial(normalize, mean=tuple(mean), scale=scale, bgr=bgr))
-    return tuple(steps)
+    normal = partial(normalize, mean=tuple(mean), scale=scale, bgr=bgr)
+    return (partial(place, geometry=geometry), *augmentation, normal)
 
 
 def sample_generator(*, seed: int, epoch: int, index: int) -> Generator:
@@ -50,40 +47,35 @@ def sample_generator(*, seed: int, epoch: int, index: int) -> Generator:
     return Generator().manual_seed(int(state[0]))
 
 
-def resize(image: Tensor, boxes: Tensor, _: Generator, *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Stretch to size (height, width): bilinear, half-pixel centres, antialiased, not rounded."""
-    before = (image.shape[1], image.shape[2])
-    if before != size:
-        image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-    return image, boxes * box_factors([before], size=size)
-
-
-def pad_or_crop(
-    image: Tensor, boxes: Tensor, _: Generator, *, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Bring to size (height, width) at the right and the bottom; boxes stay where they are.
+def place(image: Tensor, boxes: Tensor, _: Generator, *, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Stretch and cut or pad as the geometry says: bilinear, half-pixel centres, antialiased, not rounded.
 
     TAO: padding is black before normalisation, so that the network sees -mean / scale there.
     """
-    height, width = size
-    return F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])), boxes
+    before = np.array([image.shape[1:]])
+    content, corner, output = geometry(before)
+    size = (int(content[0, 0]), int(content[0, 1]))
+    if size != image.shape[1:]:
+        image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+    image = window(image, corner, size=(int(output[0, 0]), int(output[0, 1])), fill=0.0)
+    return image, boxes * box_factors(before, size=size) - torch.tensor([*corner, *corner])
 
 
-def flip_horizontally(
-    image: Tensor, boxes: Tensor, generator: Generator, *, probability: float
-) -> tuple[Tensor, Tensor]:
-    """Mirror left to right with a probability. TAO: x becomes W - x."""
-    if torch.rand((), generator=generator) >= probability:
-        return image, boxes
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return image.flip(2), torch.stack([image.shape[2] - x2, y1, image.shape[2] - x1, y2], dim=1)
+def window(image: Tensor, corner: tuple[int, int], *, size: tuple[int, int], fill: float) -> Tensor:
+    """The part of an image (C, H, W) from corner (left, top), of size (height, width), filled outside."""
+    (left, top), (height, width) = corner, size
+    # Cutting away more than there is would be an error.
+    left = max(min(left, image.shape[2]), -width)
+    top = max(min(top, image.shape[1]), -height)
+    pads = (-left, width + left - image.shape[2], -top, height + top - image.shape[1])
+    return F.pad(image, pads, value=fill) if any(pads) else image
 
 
 def normalize(
     image: Tensor, boxes: Tensor, _: Generator, *, mean: tuple[float, ...], scale: float, bgr: bool
 ) -> tuple[Tensor, Tensor]:
     """(x - mean) / scale with a mean per colour, then the channel order of the network."""
-    image = (image - torch.tensor(mean)[:, None, None]) / scale
+    image = (image - torch.tensor(mean)[:, None, None]).div_(scale)
     return (image.flip(0) if bgr else image), boxes
 
 
@@ -93,11 +85,10 @@ def box_factors(sizes: Sequence[tuple[int, int]] | np.ndarray, *, size: tuple[in
     return factors[:, [1, 0, 1, 0]]
 
 
-def clip_boxes(boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Clip xyxy boxes to [0, width - 1] x [0, height - 1] of size (height, width)."""
-    height, width = size
-    limit = torch.tensor([width - 1, height - 1, width - 1, height - 1], dtype=boxes.dtype)
-    return torch.minimum(boxes.clamp(min=0), limit)
+def clip_boxes(boxes: Tensor, *, size: tuple[int, int] | np.ndarray) -> Tensor:
+    """Clip xyxy boxes (n, 4) to [0, width - 1] x [0, height - 1] of one size (height, width), or of n."""
+    limit = torch.from_numpy(np.array(size) - 1).to(boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), limit[..., [1, 0, 1, 0]])
 
 
 def box_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,9 +34,17 @@ EXAMPLES = {
         "  python scripts/evaluate.py model_path=FILE spec=their_spec.txt",
         "  python scripts/evaluate.py model_path=FILE evaluation=coco",
     ),
+    "preview_augmentation": (
+        "  python scripts/preview_augmentation.py dataset=kitti augmentation=full",
+        "  python scripts/preview_augmentation.py spec=their_spec.txt",
+    ),
 }
 
-SETTING = {"train": "training_config.num_epochs=2", "evaluate": "evaluation_config.batch_size=8"}
+SETTING = {
+    "train": "training_config.num_epochs=2",
+    "evaluate": "evaluation_config.batch_size=8",
+    "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
+}
 
 
 def page(command: str, conf: Path) -> str:

@@ -27,7 +27,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train or evaluate.
+        command: train, evaluate or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -66,7 +66,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
 
 def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
-    if command == "train":
+    if command != "evaluate":
         return specs or _settings_to_resume(line)
     from frcnn.weights.checkpoint import read_document
 

@@ -1,7 +1,7 @@
 """The evaluator: it takes batches of detections and ground truth, and returns mAP with all that explains it.
 
-Shapes: B images, N detections, G ground truth slots, R regions, K classes without background,
-T IoU thresholds, D detections of one image.
+Shapes: B images, N detections, G ground truth slots, I areas to ignore, R regions, K classes without
+background, T IoU thresholds, D detections of one image.
 """
 
 import logging
@@ -21,7 +21,7 @@ from frcnn.metrics.average_precision import (
     eleven_point_mean,
     precision_recall,
 )
-from frcnn.metrics.matching import greedy_match, pairwise_iou
+from frcnn.metrics.matching import greedy_match, pairwise_coverage, pairwise_iou
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class ImageRecord(NamedTuple):
     scores: NDArray[np.float32]  # (D,) descending
     labels: NDArray[np.int64]  # (D,)
     matched: NDArray[np.bool_]  # (T, D) true positives
-    ignored: NDArray[np.bool_]  # (T, D) on a difficult object
+    ignored: NDArray[np.bool_]  # (T, D) on a difficult object or in an area to ignore
     ordinary: NDArray[np.int64]  # (K,) objects that count
     difficult: NDArray[np.int64]  # (K,) objects that do not
     proposed: NDArray[np.int64] | None  # (K,) objects, difficult included, that a proposal overlaps
@@ -122,6 +122,8 @@ class DetectionEvaluator:
         gt_labels: torch.Tensor,
         gt_difficult: torch.Tensor,
         ids: Sequence[str],
+        gt_ignored: torch.Tensor | None = None,
+        gt_ignored_labels: torch.Tensor | None = None,
         proposals: torch.Tensor | None = None,
         proposals_valid: torch.Tensor | None = None,
     ) -> None:
@@ -135,6 +137,9 @@ class DetectionEvaluator:
             gt_labels: (B, G); -1 marks padding.
             gt_difficult: (B, G) bool.
             ids: (B,) what names an image in the data set.
+            gt_ignored: (B, I, 4) areas: a detection that matches no object and has a share of itself in one,
+                at least the IoU threshold, is neither right nor wrong. Empty boxes are padding.
+            gt_ignored_labels: (B, I) the class that an area is about; -1: any.
             proposals: (B, R, 4); without them RPN recall stays undefined.
             proposals_valid: (B, R) bool.
         """
@@ -153,6 +158,10 @@ class DetectionEvaluator:
         matched, ignored = greedy_match(
             pairwise_iou(box, gt_box), same_class, difficult, thresholds=thresholds
         )
+        if gt_ignored is not None and gt_ignored_labels is not None:
+            about = _numpy(gt_ignored_labels)[:, None]
+            share = pairwise_coverage(box, _numpy(gt_ignored)) * ((about < 0) | (about == label[:, :, None]))
+            ignored |= (share.max(axis=-1, initial=0.0) >= thresholds[:, None, None]) & ~matched
         proposed = None
         if proposals is not None and proposals_valid is not None:
             # TAO: coordinates are inclusive pixels, and one proposal may serve many objects.

@@ -1,6 +1,6 @@
 """Assignment of detections to ground truth: overlaps, then the greedy match that average precision counts.
 
-Shapes: B images, N detections, G ground truth slots, T IoU thresholds.
+Shapes: B images, N detections, G ground truth slots, I areas to ignore, T IoU thresholds.
 """
 
 import numpy as np
@@ -21,16 +21,31 @@ def pairwise_iou(a: Floats, b: Floats, *, offset: float = 0.0) -> NDArray[np.flo
     Returns:
         (..., N, M) in [0, 1]; 0 where both boxes are empty.
     """
+    intersection, area_a, area_b = _areas(a, b, offset)
+    union = area_a + area_b - intersection
+    iou: NDArray[np.float64] = intersection / np.where(union > 0, union, 1.0)
+    return iou
+
+
+def pairwise_coverage(a: Floats, b: Floats) -> NDArray[np.float64]:
+    """The share of every box of `a` (..., N, 4) that lies in each box of `b` (..., M, 4): (..., N, M).
+
+    COCO measures overlap with a crowd and KITTI overlap with a DontCare area this way.
+    """
+    intersection, area, _ = _areas(a, b, 0.0)
+    share: NDArray[np.float64] = intersection / np.where(area > 0, area, 1.0)
+    return share
+
+
+def _areas(a: Floats, b: Floats, offset: float) -> tuple[Floats, Floats, Floats]:
+    """Intersections (..., N, M), areas of `a` (..., N, 1) and of `b` (..., 1, M)."""
     ax1, ay1, ax2, ay2 = np.moveaxis(a.astype(np.float64), -1, 0)[..., None]
     bx1, by1, bx2, by2 = np.moveaxis(b.astype(np.float64), -1, 0)[..., None, :]
     width = (np.minimum(ax2, bx2) - np.maximum(ax1, bx1) + offset).clip(min=0)
     height = (np.minimum(ay2, by2) - np.maximum(ay1, by1) + offset).clip(min=0)
     area_a = (ax2 - ax1 + offset).clip(min=0) * (ay2 - ay1 + offset).clip(min=0)
     area_b = (bx2 - bx1 + offset).clip(min=0) * (by2 - by1 + offset).clip(min=0)
-    intersection = width * height
-    union = area_a + area_b - intersection
-    iou: NDArray[np.float64] = intersection / np.where(union > 0, union, 1.0)
-    return iou
+    return width * height, area_a, area_b
 
 
 def greedy_match(

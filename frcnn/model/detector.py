@@ -145,6 +145,7 @@ class FasterRCNN(nn.Module):
         labels: Tensor,
         *,
         image_sizes: Tensor | None = None,
+        ignored: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses "rpn_class", "rpn_box", "rcnn_class" and "rcnn_box" of a batch.
@@ -154,6 +155,7 @@ class FasterRCNN(nn.Module):
             boxes: (B, G, 4) ground truth, xyxy pixels.
             labels: (B, G) int64, -1 in padding.
             image_sizes: (B, 2) height and width of the valid part of each image; None for all of it.
+            ignored: (B, I, 4) areas that are neither object nor background, 0 in padding.
             generator: of the random samples, on the device of the images.
         """
         sizes = _valid_sizes(images, image_sizes)
@@ -169,6 +171,7 @@ class FasterRCNN(nn.Module):
             positive_iou=self.rpn_positive_iou,
             sample=self.rpn_sample,
             std_scaling=self.rpn_std_scaling,
+            ignored=ignored,
             generator=generator,
         )
         regions = sample_regions(
@@ -181,6 +184,7 @@ class FasterRCNN(nn.Module):
             num_classes=self.num_classes,
             stds=self.roi_stds,
             with_ground_truth=self.ground_truth_regions,
+            ignored=ignored,
             generator=generator,
         )
         crops = self.crop(features, regions.boxes, input_size=_input_size(images))

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from frcnn.model.rpn import Proposals
-from frcnn.ops.boxes import encode, inside
+from frcnn.ops.boxes import covered, encode, inside
 from frcnn.ops.matching import match, random_draw, random_subset
 from frcnn.ops.nms import take
 
 # TAO: the share of positive regions among the sampled ones, hard-coded.
 POSITIVE_SHARE = 0.25
+
+IGNORED_SHARE = 0.5
+"""What has at least this share of itself within one area to ignore is no background."""
 
 
 class RpnTargets(NamedTuple):
@@ -40,6 +43,7 @@ def rpn_targets(
     positive_iou: float,
     sample: int,
     std_scaling: float = 1.0,
+    ignored: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> RpnTargets:
     """Label anchors by overlap, rescue lonely objects, sample (facts: section 4.1).
@@ -53,6 +57,7 @@ def rpn_targets(
         positive_iou: at least this: positive. Between the two: ignored.
         sample: anchors per image; at most half of them positive.
         std_scaling: multiplies the deltas.
+        ignored: (B, I, 4) areas to ignore, 0 in padding: an anchor half in one is no negative.
         generator: of the random choice.
     """
     present = labels >= 0
@@ -74,6 +79,7 @@ def rpn_targets(
     matched = rescuer.where(rescued, matched)
     positive = positive | rescued
     negative = usable & (best <= negative_iou) & ~positive
+    negative = _outside(anchors, ignored, negative)
 
     positive = random_subset(positive, at_most=sample // 2, generator=generator)
     negative = random_subset(negative, at_most=sample, limit=sample - positive.sum(1), generator=generator)
@@ -93,6 +99,7 @@ def sample_regions(
     num_classes: int,
     stds: Tensor,
     with_ground_truth: bool = False,
+    ignored: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> RoiTargets:
     """Choose the regions that the second stage learns from (facts: section 6).
@@ -110,6 +117,7 @@ def sample_regions(
         num_classes: K, the label of the background.
         stds: (4,) multiply the deltas.
         with_ground_truth: the ground truth boxes are candidates too.
+        ignored: as in `rpn_targets`, for regions.
         generator: of the random choice.
     """
     present = labels >= 0
@@ -119,6 +127,7 @@ def sample_regions(
     best, matched = match(candidates, boxes, present).max(dim=2)
     positive = valid & (best >= positive_iou)
     negative = valid & (best >= negative_iou) & (best < positive_iou)
+    negative = _outside(candidates, ignored, negative)
 
     positives, negatives = positive.sum(1), negative.sum(1)
     take_positive = torch.where(negatives > 0, positives.clamp(max=int(POSITIVE_SHARE * sample)), sample)
@@ -136,3 +145,10 @@ def sample_regions(
     matched = matched.gather(1, chosen)
     answer = labels.gather(1, matched).where(is_positive, num_classes).masked_fill(~used, -1)
     return RoiTargets(regions, answer, encode(take(boxes, matched), regions) * stds)
+
+
+def _outside(boxes: Tensor, ignored: Tensor | None, negative: Tensor) -> Tensor:
+    """The negatives (B, M) among boxes (M, 4) or (B, M, 4) that no area (B, I, 4) excuses."""
+    if ignored is None or ignored.shape[1] == 0:
+        return negative
+    return negative & (covered(boxes, ignored) < IGNORED_SHARE)

@@ -27,6 +27,25 @@ def iou(boxes: Tensor, others: Tensor, *, plus_one: bool) -> Tensor:
     return intersection.div_(union)
 
 
+def covered(boxes: Tensor, areas: Tensor) -> Tensor:
+    """Share of each box that lies in the area which covers most of it: intersection over the box's own area.
+
+    Several areas do not add up. Sides are lengths, so that an empty box or area has no share in anything.
+
+    Args:
+        boxes: (..., M, 4).
+        areas: (..., N, 4), broadcast against `boxes` in the leading dimensions; N is at least 1.
+
+    Returns:
+        (..., M) in [0, 1].
+    """
+    low = torch.maximum(boxes[..., None, :2], areas[..., None, :, :2])
+    high = torch.minimum(boxes[..., None, 2:], areas[..., None, :, 2:])
+    shared = (high - low).clamp_(min=0).prod(-1).amax(-1)
+    own = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+    return shared / own.clamp(min=torch.finfo(boxes.dtype).tiny)
+
+
 def _centres(boxes: Tensor, *, plus_one: bool) -> tuple[Tensor, Tensor]:
     """(..., 4) -> sizes (..., 2) and centres (..., 2), both as (x, y)."""
     low, high = boxes[..., :2], boxes[..., 2:]

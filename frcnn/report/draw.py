@@ -1,4 +1,4 @@
-"""Boxes on images: ground truth as dashed white lines, detections in the colours of their classes."""
+"""Boxes on images: ground truth dashed white, areas to ignore hatched grey, detections in class colours."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from frcnn.report.colours import class_colour
 
 READABLE_SIDE = 360  # pixels; smaller images are enlarged so that captions do not cover them
 BACKGROUND, CAPTION, TRUTH, SHADOW = "#1b1b1b", "#e8e8e8", "#ffffff", "#000000"
+IGNORED = "#9a9a9a"
+_AREA = -1  # the legend's class id of areas to ignore
 
 Rectangle = tuple[float, float, float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -26,6 +28,7 @@ def draw_boxes(
     gt_boxes: NDArray[np.floating] | None = None,
     gt_labels: NDArray[np.integer] | None = None,
     gt_difficult: NDArray[np.bool_] | None = None,
+    gt_ignored: NDArray[np.floating] | None = None,
     min_score: float = 0.5,
     captions: bool = True,
     scale: int | None = None,
@@ -41,6 +44,7 @@ def draw_boxes(
         gt_boxes: (G, 4).
         gt_labels: (G,); -1 marks padding.
         gt_difficult: (G,); difficult objects are dotted.
+        gt_ignored: (I, 4) areas to ignore; empty ones are padding.
         min_score: detections below it are left out.
         captions: whether to write class and score at a detection.
         scale: integer magnification; by default as much as a small image needs to be readable.
@@ -50,6 +54,9 @@ def draw_boxes(
     canvas = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 250))
+    for box in [] if gt_ignored is None else gt_ignored * scale:
+        if (box[2:] > box[:2]).all():
+            _hatched(draw, _rectangle(box), width=max(1, line // 2), gap=line * 5)
     if gt_boxes is not None and gt_labels is not None:
         difficult = np.zeros(len(gt_labels), np.bool_) if gt_difficult is None else gt_difficult
         for box, label, hard in zip(gt_boxes * scale, gt_labels, difficult, strict=True):
@@ -77,15 +84,19 @@ def image_grid(
     titles: Sequence[str],
     class_names: Sequence[str],
     columns: int | None = None,
+    truth: bool = True,
+    areas: bool = False,
 ) -> Image.Image:
-    """Drawn images side by side with their titles, and a legend below."""
+    """Drawn images side by side with their titles, and a legend below: classes, and ground truth and areas
+    to ignore if asked.
+    """
     columns = columns or min(len(images), 4 if len(images) > 6 else 3 if len(images) > 4 else 2)
     cell_width, cell_height = max(i.width for i in images), max(i.height for i in images)
     size = max(14, round(cell_width / 30))
     font, gap = ImageFont.load_default(size), size
     rows = math.ceil(len(images) / columns)
     width = columns * (cell_width + gap) + gap
-    entries = _legend_rows(class_names, font, width - 2 * gap, size)
+    entries = _legend_rows(class_names, font, width - 2 * gap, size, truth=truth, areas=areas)
     grid_height = rows * (cell_height + gap + round(1.6 * size)) + gap
     grid = Image.new("RGB", (width, grid_height + round(len(entries) * 1.8 * size) + gap), BACKGROUND)
     draw = ImageDraw.Draw(grid)
@@ -101,6 +112,8 @@ def image_grid(
             swatch = (left, y, left + 2 * size, y + size)
             if label is None:
                 _dashed(draw, swatch, width=2, dash=size / 3)
+            elif label == _AREA:
+                _hatched(draw, swatch, width=1, gap=size / 3)
             else:
                 draw.rectangle(swatch, outline=class_colour(label), width=max(2, size // 6))
             draw.text((left + 2.6 * size, y - size * 0.1), text, fill=CAPTION, font=font)
@@ -167,6 +180,15 @@ def _dashed(draw: ImageDraw.ImageDraw, box: Sequence[float], *, width: int, dash
             draw.line((sx, sy, ex, ey), fill=TRUTH, width=width)
 
 
+def _hatched(draw: ImageDraw.ImageDraw, box: Rectangle, *, width: int, gap: float) -> None:
+    """A grey rectangle filled with rising lines, `gap` apart along its sides."""
+    x1, y1, x2, y2 = box
+    for at in np.arange(x1 + y1 + gap, x2 + y2, gap).tolist():  # the line x + y = at
+        start, end = max(x1, at - y2), min(x2, at - y1)
+        draw.line((start, at - start, end, at - end), fill=IGNORED, width=width)
+    draw.rectangle(box, outline=IGNORED, width=width + 1)
+
+
 def _rectangle(box: NDArray[np.floating]) -> Rectangle:
     x1, y1, x2, y2 = box.tolist()
     return x1, y1, x2, y2
@@ -190,11 +212,16 @@ def _legend_rows(
     font: Font,
     width: float,
     size: int,
+    *,
+    truth: bool,
+    areas: bool,
 ) -> list[list[tuple[float, str, int | None]]]:
-    """Legend entries as (x, text, class id or None for ground truth), broken into rows of `width`."""
+    """Legend entries as (x, text, class id, `_AREA` or None for truth), broken into rows of `width`."""
     rows: list[list[tuple[float, str, int | None]]] = [[]]
     x = 0.0
-    named = [("ground truth (dotted: difficult)", None), *((name, i) for i, name in enumerate(class_names))]
+    named: list[tuple[str, int | None]] = [("ground truth (dotted: difficult)", None)] if truth else []
+    named += [("area to ignore", _AREA)] if areas else []
+    named += [(name, i) for i, name in enumerate(class_names)]
     for text, label in named:
         needed = 2.6 * size + font.getlength(text) + 2 * size
         if rows[-1] and x + needed > width:

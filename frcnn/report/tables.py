@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,13 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from frcnn.data.table import SourceTable
-from frcnn.metrics import EvaluationResult
+
+if TYPE_CHECKING:
+    from frcnn.metrics import EvaluationResult
 
 UNDEFINED = "-"
 METRICS = {"area": "area under the curve", "voc07": "11-point VOC 2007"}
 
 
-def evaluation_table(result: EvaluationResult) -> RenderableType:
+def evaluation_table(result: "EvaluationResult") -> RenderableType:
     """Figures per class, and mAP in the last line.
 
     Precision and recall stand once at the score threshold, as TAO prints them, and once where F1 is best.
@@ -62,6 +65,7 @@ def data_table(source: SourceTable, *, split: str) -> RenderableType:
     """What became of each object of a data source; reasons that no object had are left out."""
     reasons = {
         "difficult": "of them difficult",
+        "ignored": "areas to ignore",
         "degenerate": "dropped: no area",
         "outside": "dropped: outside the input",
         "too_small": "dropped: too small",
@@ -69,7 +73,7 @@ def data_table(source: SourceTable, *, split: str) -> RenderableType:
     total = asdict(source.total)
     shown = {"kept": "kept", **{key: words for key, words in reasons.items() if total[key]}}
     rows: list[dict[str, object]] = []
-    for name, counts in (*source.classes.items(), ("total", source.total)):
+    for name, counts in (*source.classes.items(), *source.areas.items(), ("total", source.total)):
         rows.append({"class": name, **{words: asdict(counts)[key] for key, words in shown.items()}})
     rows[-1:-1] = [{"class": name, "dropped: not mapped": count} for name, count in source.unmapped.items()]
     if source.unmapped:

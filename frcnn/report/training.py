@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frcnn.callbacks.validation_map import ValidationSample
+from frcnn.data.sample import Sample
 from frcnn.report.draw import draw_boxes, image_grid
 from frcnn.report.plots import map_figure, read_metrics, training_figure
 
@@ -51,12 +52,59 @@ def write_samples(
             gt_boxes=sample.gt_boxes.numpy(),
             gt_labels=sample.gt_labels.numpy(),
             gt_difficult=sample.gt_difficult.numpy(),
+            gt_ignored=sample.gt_ignored.numpy(),
             min_score=min_score,
         )
         for sample in samples
     ]
     titles = [Path(sample.id).name for sample in samples]
-    image_grid(pictures, titles=titles, class_names=class_names).save(path)
+    areas = any(bool(sample.gt_ignored.any()) for sample in samples)
+    image_grid(pictures, titles=titles, class_names=class_names, areas=areas).save(path)
+
+
+def write_training_samples(
+    samples: Sequence[Sample],
+    path: Path,
+    *,
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    scale: float,
+    bgr: bool,
+) -> None:
+    """A grid of training samples with their objects in the colours of their classes.
+
+    Args:
+        samples: images as the network sees them.
+        path: PNG to write.
+        titles: one per sample; their file names by default.
+        columns: of the grid.
+        class_names: (K,) in the order of class ids.
+        mean: what normalisation subtracted, in the order r, g, b or l.
+        scale: what it divided by.
+        bgr: whether it reversed the channels.
+    """
+    pictures = [
+        draw_boxes(
+            picture(sample.image, mean=mean, scale=scale, bgr=bgr),
+            class_names=class_names,
+            boxes=sample.boxes.numpy(),
+            scores=np.ones(len(sample.boxes)),
+            labels=sample.labels.numpy(),
+            gt_ignored=sample.ignored.numpy(),
+            captions=False,
+        )
+        for sample in samples
+    ]
+    image_grid(
+        pictures,
+        titles=titles or [Path(sample.id).name for sample in samples],
+        class_names=class_names,
+        columns=columns,
+        truth=False,
+        areas=any(len(sample.ignored) for sample in samples),
+    ).save(path)
 
 
 def picture(image: Tensor, *, mean: Sequence[float], scale: float, bgr: bool) -> NDArray[np.uint8]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from frcnn.errors import SpecError
+from frcnn.spec.dataset_export import COCOConfig, DatasetExportConfig, KITTIConfig
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import REQUIRED, UINT32_MAX, Message, Setting, above, inside, settings_of, walk
 from frcnn.spec.model import FREEZABLE_BLOCKS, ImageType
 from frcnn.spec.training import RegularizationType, TrainingConfig
+from frcnn.spec.values import plain_name
 
 Locate = Callable[[str], str]
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg")
@@ -30,6 +32,18 @@ def check(spec: Experiment, *, locate: Locate = str, tao_quirks: bool = False) -
     problems = [*field_problems(spec, locate)]
     sound = {problem.where for problem in problems}
     problems += [p for p in cross_problems(spec, locate, tao_quirks) if p.where not in sound]
+    if problems:
+        raise SpecError.of(problems)
+
+
+def check_export(spec: DatasetExportConfig, *, locate: Locate = str) -> None:
+    """Refuse a dataset_convert spec that cannot be converted; arguments and errors as in `check`."""
+    problems = [*field_problems(spec, locate)]
+    sound = {problem.where for problem in problems}
+    for group in (_export_kind, _export_kitti, _export_coco, _sample_modifier):
+        for path, message, found, allowed in group(spec):
+            if locate(path) not in sound:
+                problems.append(SpecError(message, where=locate(path), found=found, allowed=allowed))
     if problems:
         raise SpecError.of(problems)
 
@@ -147,7 +161,8 @@ def _input(spec: Experiment) -> Iterator[Finding]:
     if image.size_min is not None and not (pre.output_image_min and pre.output_image_max):
         where = "augmentation_config.preprocessing.output_image_min"
         found = f"output_image_min {pre.output_image_min}, output_image_max {pre.output_image_max}"
-        yield where, "size_min needs output_image_min and output_image_max", found, "two sizes above 0"
+        allowed = "two sizes above 0; augmentation=dynamic has them"
+        yield where, "size_min needs output_image_min and output_image_max", found, allowed
 
 
 def _heads(spec: Experiment) -> Iterator[Finding]:
@@ -210,12 +225,19 @@ def _augmentation(spec: Experiment) -> Iterator[Finding]:
     if spatial.zoom_min > spatial.zoom_max:
         path = "augmentation_config.spatial_augmentation.zoom_max"
         yield path, "must not be below zoom_min", spatial.zoom_max, f"at least {spatial.zoom_min:g}"
+    size = spec.model_config.input_image_config.size_height_width
     if any((pre.crop_left, pre.crop_top, pre.crop_right, pre.crop_bottom)):
-        for low, high in (("left", "right"), ("top", "bottom")):
+        for low, high, side in (("left", "right", "width"), ("top", "bottom", "height")):
             start, stop = getattr(pre, f"crop_{low}"), getattr(pre, f"crop_{high}")
+            path = f"augmentation_config.preprocessing.crop_{high}"
             if stop <= start:
-                path = f"augmentation_config.preprocessing.crop_{high}"
                 yield path, f"must exceed crop_{low}", stop, above(start).allowed
+            elif size is not None and stop - start != getattr(size, side) != REQUIRED:
+                allowed = f"{start + getattr(size, side)}: crop_{low} plus the {side} of the network input"
+                yield path, f"the crop is not of the network's {side}", stop, allowed
+    if size is None and any((pre.crop_right, pre.crop_bottom, pre.scale_width, pre.scale_height)):
+        path = "augmentation_config.preprocessing"
+        yield path, "crop and scale need a fixed input size", "size_min", "size_height_width, or neither"
 
 
 def _data(spec: Experiment) -> Iterator[Finding]:
@@ -236,9 +258,11 @@ def _data(spec: Experiment) -> Iterator[Finding]:
     for names, what in ((list(mapping), "key"), (sorted(set(mapping.values())), "value")):
         seen: dict[str, str] = {}
         for name in names:
-            other = seen.setdefault(name.lower(), name)
-            if other != name:
-                yield where, f"two {what}s differ only in case", f"{other}, {name}", "one spelling"
+            other = seen.setdefault(plain_name(name) if what == "key" else name.lower(), name)
+            same = what == "key" and name.lower() != other.lower() and mapping[name] == mapping[other]
+            if other != name and not same:
+                how = "case" if name.lower() == other.lower() else "spaces"
+                yield where, f"two {what}s differ only in {how}", f"{other}, {name}", "one spelling"
         if "background" in seen:
             yield where, f"background may not be a {what}", seen["background"], "any other name"
 
@@ -248,3 +272,60 @@ def _evaluation(spec: Experiment) -> Iterator[Finding]:
     if span is not None and REQUIRED not in (span.start, span.end, span.step) and span.start >= span.end:
         path = "evaluation_config.gt_matching_iou_threshold_range.end"
         yield path, "must exceed start", span.end, f"above {span.start:g}, at most 1"
+
+
+def _export_kind(spec: DatasetExportConfig) -> Iterator[Finding]:
+    if spec.kitti_config is None and spec.coco_config is None:
+        yield "kitti_config", "there is no data set to convert", "none", "kitti_config or coco_config"
+
+
+def _export_kitti(spec: DatasetExportConfig) -> Iterator[Finding]:
+    kitti, path = spec.kitti_config, "kitti_config"
+    if kitti is None:
+        return
+    for name in ("image_dir_name", "label_dir_name"):
+        if not getattr(kitti, name):
+            yield f"{path}.{name}", "is required", "empty", "a folder below root_directory_path"
+    if kitti.partition_mode == "random":
+        if kitti.num_partitions != 2:
+            yield f"{path}.num_partitions", "random mode makes two partitions", kitti.num_partitions, 2
+        if not 0 <= kitti.val_split < 100:
+            yield f"{path}.val_split", "is out of range", kitti.val_split, "a percentage, from 0 to below 100"
+    if kitti.partition_mode == "sequence" and not kitti.kitti_sequence_to_frames_file:
+        where, allowed = f"{path}.kitti_sequence_to_frames_file", "a JSON file below root_directory_path"
+        yield where, "is required in sequence mode", "empty", allowed
+
+
+def _export_coco(spec: DatasetExportConfig) -> Iterator[Finding]:
+    coco, path = spec.coco_config, "coco_config"
+    if coco is None:
+        return
+    count = coco.num_partitions
+    if not count:
+        yield f"{path}.num_partitions", "is required", count, "the number of annotation files"
+        return
+    for name in ("img_dir_names", "annotation_files"):
+        if len(getattr(coco, name)) != count:
+            yield f"{path}.{name}", "needs one entry per partition", len(getattr(coco, name)), count
+    if len(coco.num_shards) not in (1, count):
+        where, allowed = f"{path}.num_shards", f"1 or {count}" if count > 1 else 1
+        yield where, "needs one number for all partitions or one each", len(coco.num_shards), allowed
+
+
+def _sample_modifier(spec: DatasetExportConfig) -> Iterator[Finding]:
+    modifier, path = spec.sample_modifier_config, "sample_modifier_config"
+    targets = dict.fromkeys(modifier.source_to_target_class_mapping.values())
+    for name in ("dominant_target_classes", "filter_samples_containing_only"):
+        for i, target in enumerate(getattr(modifier, name)):
+            if target not in targets:
+                where, allowed = f"{path}.{name}.{i}", ", ".join(targets) or "none"
+                yield where, "is no value of source_to_target_class_mapping", target, allowed
+    seen: dict[str, str] = {}
+    for name in modifier.source_to_target_class_mapping:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            where = f"{path}.source_to_target_class_mapping"
+            yield where, "two keys differ only in case", f"{other}, {name}", "one spelling"
+    data: KITTIConfig | COCOConfig | None = spec.kitti_config or spec.coco_config
+    if modifier.max_training_samples and data is not None and not data.num_partitions:
+        where, allowed = f"{path}.max_training_samples", "num_partitions above 0, or no limit"
+        yield where, "is shared by the partitions, and there are none", modifier.max_training_samples, allowed

@@ -26,7 +26,9 @@ class SamplingMode(IntEnum):
 class DataSource(Message):
     """Images with their labels."""
 
-    tfrecords_path: str = setting(1, "glob of TFRecords, or a folder of KITTI labels", default="")
+    tfrecords_path: str = setting(
+        1, "glob of TFRecords, KITTI label folder, COCO .json, VOC folder or list", default=""
+    )
     image_directory_path: str = setting(2, "folder that frame ids are relative to", default="")
     source_weight: float = setting(
         3, "how often to draw from this source", default=1.0, rule=at_least(0), zero_means=1.0

@@ -47,6 +47,11 @@ class Run(Message):
         default="ignore",
         rule=one_of("ignore", "none"),
     )
+    ignore_classes: list[str] = option(
+        "names in the labels, such as dontcare, whose boxes are areas to ignore", factory=list
+    )
+    allow_missing_labels: bool = option("KITTI: images without a label file have no objects", default=False)
+    allow_label_scores: bool = option("KITTI: labels may have a score in column 16", default=False)
     tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
     num_workers: int = option("loader processes; -1: by the number of cores", default=-1, rule=at_least(-1))
     resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))

@@ -14,6 +14,11 @@ def class_names(data: DatasetConfig) -> list[str]:
     return sorted(set(data.target_class_mapping.values()))
 
 
+def plain_name(name: str) -> str:
+    """A class name as it is compared: TAO's converter takes capitals, and from COCO's names spaces, away."""
+    return name.replace(" ", "").lower()
+
+
 def iou_thresholds(evaluation: EvaluationConfig) -> list[float]:
     """IoU thresholds that count as a match: one, or start, start + step, ... below end."""
     span = evaluation.gt_matching_iou_threshold_range
@@ -41,3 +46,13 @@ def dead_fields(spec: Experiment) -> Iterator[str]:
     for path, field, value in walk(spec):
         if field.inert and value is not None and value != field.default:
             yield f"{path} has no effect: {field.inert}"
+    pre, image = spec.augmentation_config.preprocessing, spec.model_config.input_image_config
+    path = "augmentation_config.preprocessing"
+    if image.size_min is None:
+        for name in ("output_image_min", "output_image_max"):
+            if getattr(pre, name):
+                yield f"{path}.{name} has no effect: the network input has a fixed size"
+    elif pre.enable_auto_resize:
+        yield f"{path}.enable_auto_resize has no effect: with size_min every image is resized"
+    if image.size_min is not None and image.size_min.min != pre.output_image_min:
+        yield f"{path}.output_image_min {pre.output_image_min} counts, not size_min {image.size_min.min}"

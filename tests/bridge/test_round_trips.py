@@ -7,25 +7,26 @@ from strategies import messages
 
 from frcnn.bridge import prototxt, yaml
 from frcnn.spec import Experiment
+from frcnn.spec.dataset_export import DatasetExportConfig
 from frcnn.spec.fields import build
 
 lenient = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @lenient
-@given(messages(Experiment))
+@given(messages(Experiment) | messages(DatasetExportConfig))
 def test_prototxt(spec):
     text = prototxt.dumps(spec)
-    again = prototxt.loads(text)
+    again = prototxt.parse_as(type(spec), text).spec
     assert again == spec
     assert prototxt.dumps(again) == text
 
 
 @lenient
-@given(messages(Experiment))
+@given(messages(Experiment) | messages(DatasetExportConfig))
 def test_yaml(spec):
-    assert yaml.loads(yaml.dumps(spec)) == spec
-    assert yaml.loads(yaml.dumps(spec, full=True)) == spec
+    assert yaml.parse_as(type(spec), yaml.dumps(spec)).spec == spec
+    assert yaml.parse_as(type(spec), yaml.dumps(spec, full=True)).spec == spec
 
 
 @lenient

@@ -15,6 +15,8 @@ class FakeBatch(NamedTuple):
     boxes: torch.Tensor
     labels: torch.Tensor
     difficult: torch.Tensor
+    ignored: torch.Tensor
+    ignored_labels: torch.Tensor
     image_sizes: torch.Tensor
     original_sizes: torch.Tensor
     ids: list[str]
@@ -36,6 +38,8 @@ def make_batch(number: int) -> FakeBatch:
         boxes=box.expand(BATCH, 2, 4),
         labels=torch.tensor([0, -1]).expand(BATCH, 2),
         difficult=torch.zeros(BATCH, 2, dtype=torch.bool),
+        ignored=torch.zeros(BATCH, 0, 4),
+        ignored_labels=torch.zeros(BATCH, 0, dtype=torch.int64),
         image_sizes=torch.tensor([[8.0, 6.0]]).expand(BATCH, 2),
         original_sizes=torch.tensor([[16.0, 12.0]]).expand(BATCH, 2),
         ids=[f"{number}-{i}" for i in range(BATCH)],

@@ -43,7 +43,7 @@ def test_a_training_from_start_to_end(tmp_path, fit, detector):
 
 
 def test_dates_and_times_are_not_padded(tmp_path, monkeypatch):
-    from frcnn.callbacks import status
+    from frcnn import status
 
     class Clock(status.datetime):
         @classmethod

@@ -53,6 +53,21 @@ def test_the_sanity_check_leaves_no_trace(fit, detector, caplog):
     assert validation.result.images == 4
 
 
+def test_areas_to_ignore_reach_the_evaluator_and_the_report(fit, detector, loader):
+    """Nothing is where the detector looks, x = 50, but an area."""
+    validation, model = ValidationMap(["car"]), detector(finds=[False])
+    batch, index = next(iter(loader(1))), 0
+    area = {"ignored": torch.tensor([[[40.0, 0, 60, 9]]] * 2), "ignored_labels": torch.full((2, 1), -1)}
+    precision = []
+    for one in (batch, batch._replace(**area)):
+        validation.evaluator.reset()
+        model.trainer = SimpleNamespace(current_epoch=0)
+        validation.on_validation_batch_end(None, None, model.validation_step(one, index), one, index)
+        precision.append(validation.evaluator.compute().per_class["car"].precision)
+    assert precision == [0.0, None]  # all wrong; nothing judged
+    assert validation.samples[-1].gt_ignored.tolist() == [[40, 0, 60, 9]]
+
+
 def gather(rank, path):
     """One of two processes, each with an image of its own and one that both have."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1"}

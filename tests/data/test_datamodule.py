@@ -1,19 +1,26 @@
 import math
-from functools import cache
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from tiny_data import label, write_kitti
 
+from frcnn.data.augment import move
 from frcnn.data.dataset import DetectionDataset
-from frcnn.data.kitti import read_kitti
+from frcnn.data.geometry import fixed
 from frcnn.data.prepare import prepare
+from frcnn.data.readers.kitti import read_kitti
 from frcnn.data.sample import Batch
+from frcnn.data.sampling import Share
 from frcnn.data.transforms import chain
-from frcnn.datamodule import DetectionDataModule, EpochSampler
+from frcnn.datamodule import DealingSampler, DetectionDataModule, EpochSampler
 from frcnn.errors import DataError
 
 IMAGES = 7
@@ -42,19 +49,24 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def module(root: Path, *, num_workers: int = 0, seed: int = 0) -> DetectionDataModule:
+def module(
+    root: Path, *, num_workers: int = 0, seed: int = 0, shares: Sequence[Share] = ()
+) -> DetectionDataModule:
     source = read_kitti(image_root=root, labels=root / "label_2")
-    options: dict[str, Any] = {"size": (16, 32), "auto_resize": True}
+    options: dict[str, Any] = {"geometry": partial(fixed, size=(16, 32), auto_resize=True)}
     index, _ = prepare([source], class_mapping={"car": "car"}, max_objects=3, **options)
     steps = {"mean": (0.0,) * 3, "scale": 1.0, "bgr": False, **options}
     return DetectionDataModule(
-        train=DetectionDataset(index, transforms=chain(**steps, hflip_probability=0.5), seed=seed),
+        train=DetectionDataset(
+            index, transforms=chain(**steps, augmentation=(partial(move, hflip_probability=0.5),)), seed=seed
+        ),
         validation=DetectionDataset(index, transforms=chain(**steps), seed=seed),
         max_objects=3,
         batch_size=3,
         validation_batch_size=2,
         num_workers=num_workers,
         seed=seed,
+        shares=shares,
     )
 
 
@@ -64,8 +76,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_kitti(folder, {f"{i}": [label("car", 1, 1, 9, 9)] for i in range(IMAGES)})
 
 
-def fit(data: DetectionDataModule, epochs: int = 3) -> Recorder:
-    recorder = Recorder()
+def fit(
+    data: DetectionDataModule, epochs: int = 3, recorder: Recorder | None = None, **options: Any
+) -> Recorder:
+    recorder = recorder or Recorder()
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -74,6 +88,7 @@ def fit(data: DetectionDataModule, epochs: int = 3) -> Recorder:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        **options,
     )
     trainer.fit(recorder, data)
     return recorder
@@ -129,20 +144,124 @@ def test_flips_are_drawn_anew_in_every_epoch(root: Path) -> None:
     assert any(len(values) == 2 for values in edges.values())
 
 
-def test_ranks_share_an_epoch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Iterator[int]]:
+    """Be each of so many ranks in turn."""
+
+    def be(count: int) -> Iterator[int]:
+        monkeypatch.setattr("frcnn.datamodule.dist.is_initialized", lambda: True)
+        monkeypatch.setattr("frcnn.datamodule.dist.get_world_size", lambda: count)
+        for rank in range(count):
+            monkeypatch.setattr("frcnn.datamodule.dist.get_rank", lambda rank=rank: rank)
+            yield rank
+
+    return be
+
+
+UNEVEN = (Share("0 to 4", 5, 1.0), Share("5 and 6", 2, 6.0))
+
+
+@pytest.mark.parametrize("shares", [(), UNEVEN])
+def test_ranks_share_an_epoch(
+    root: Path, ranks: Callable[[int], Iterator[int]], shares: Sequence[Share]
+) -> None:
     data = module(root).train
     assert data is not None
-    monkeypatch.setattr("frcnn.datamodule.dist.is_initialized", lambda: True)
-    monkeypatch.setattr("frcnn.datamodule.dist.get_world_size", lambda: 2)
-    shares = []
-    for rank in range(2):
-        monkeypatch.setattr("frcnn.datamodule.dist.get_rank", lambda rank=rank: rank)
-        sampler = EpochSampler(data, seed=0)
+
+    def epoch() -> list[tuple[int, int]]:
+        sampler = EpochSampler(data, seed=0, shares=shares)
         sampler.set_epoch(3)
-        shares.append(list(sampler))
-    assert [len(share) for share in shares] == [4, 4]  # one image twice, so that ranks stay in step
-    assert {epoch for share in shares for epoch, _ in share} == {3}
-    assert {number for share in shares for _, number in share} == set(range(IMAGES))
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    whole = [number for _, number in epoch()]
+    parts = [epoch() for _ in ranks(2)]
+    assert [len(part) for part in parts] == [4, 4]  # the first image twice, so that ranks stay in step
+    assert {epoch for part in parts for epoch, _ in part} == {3}
+    dealt = [number for pair in zip(*parts, strict=True) for _, number in pair]
+    assert dealt == [*whole, whole[0]]
+    if not shares:
+        assert sorted(whole) == list(range(IMAGES))
+
+
+def test_a_weighted_epoch_draws_by_weight_and_augments_each_visit_anew(root: Path) -> None:
+    data = module(root, shares=UNEVEN)
+    sampler = data.train_dataloader().sampler  # type: ignore[union-attr]
+    assert isinstance(sampler, EpochSampler)
+    drawn = []
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        drawn += [number for _, number in sampler]
+    # 2 x 6 of 5 x 1 + 2 x 6: 280 samples with a share of 12 / 17, a deviation of 7.6
+    assert abs(sum(number % IMAGES >= 5 for number in drawn) - 280 * 12 / 17) < 4 * 7.6
+    assert max(drawn) >= 2 * IMAGES
+    assert data.train is not None
+    edges = {float(data.train.sample(5 + visit * IMAGES).boxes[0, 0]) for visit in range(16)}
+    assert edges == {1.0, 23.0}
+
+
+def test_a_weighted_epoch_is_the_same_with_workers(root: Path) -> None:
+    alone, helped = (fit(module(root, num_workers=n, shares=UNEVEN), epochs=2) for n in (0, 2))
+    assert [item[:3] for item in alone.seen] == [item[:3] for item in helped.seen]
+    for (*_, left), (*_, right) in zip(alone.seen, helped.seen, strict=True):
+        torch.testing.assert_close(left, right)
+    assert flat(alone, "val", 0) == [str(i) for i in range(IMAGES)]  # validation never samples
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_validation_images_are_dealt_out_without_repeats(
+    root: Path, ranks: Callable[[int], Iterator[int]], count: int
+) -> None:
+    data = module(root).validation
+    assert data is not None
+    parts, lengths = zip(
+        *[(list(s), len(s)) for s in (DealingSampler(data) for _ in ranks(count))], strict=True
+    )
+    assert sorted(number for part in parts for number in part) == list(range(IMAGES))
+    assert set(lengths) == {math.ceil(IMAGES / count)} == {len(parts[0])}
+    assert all(part == sorted(part) for part in parts)
+
+
+def test_a_rank_without_a_share_validates_what_another_does(
+    root: Path, ranks: Callable[[int], Iterator[int]]
+) -> None:
+    data = module(root).validation
+    assert data is not None
+    assert [list(DealingSampler(data)) for _ in ranks(9)] == [[i] for i in (*range(IMAGES), 0, 1)]
+
+
+class Gatherer(Recorder):
+    """Has statistics that processes exchange, and writes down what each of them validated."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.norm, self.folder = torch.nn.BatchNorm2d(3), folder
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        return super().training_step(batch, index) + self.norm(batch.images).sum()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        super().validation_step(batch, index)
+        self.norm(batch.images)
+
+    def on_validation_epoch_end(self) -> None:
+        seen: list[Any] = [None, None]
+        torch.distributed.all_gather_object(seen, [flat(self, "val", epoch) for epoch in range(2)])
+        torch.save(seen, self.folder / f"{self.global_rank}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forked processes")
+@pytest.mark.parametrize(("images", "shares"), [(5, [["0", "2", "4"], ["1", "3"]]), (1, [["0"], ["0"]])])
+def test_two_processes_validate_and_neither_waits_for_ever(
+    tmp_path: Path, images: int, shares: list[list[str]]
+) -> None:
+    """Batches of 2: with five images the ranks get two and one; of one image both take it."""
+    write_kitti(tmp_path, {f"{i}": [label("car", 1, 1, 9, 9)] for i in range(images)})
+    strategy = DDPStrategy(start_method="fork", timeout=timedelta(seconds=60))
+    options = {"devices": 2, "strategy": strategy, "limit_train_batches": 1}
+    fit(module(tmp_path), epochs=2, recorder=Gatherer(tmp_path), **options)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}") == [[share, share] for share in shares]
 
 
 def test_workers_stay_alive_between_epochs(root: Path) -> None:

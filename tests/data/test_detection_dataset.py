@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +7,18 @@ import pytest
 import torch
 from tiny_data import label, write_image, write_kitti
 
+from frcnn.data.augment import move
 from frcnn.data.dataset import DetectionDataset
+from frcnn.data.geometry import fixed
 from frcnn.data.images import read_image
 from frcnn.data.index import Index
-from frcnn.data.kitti import read_kitti
 from frcnn.data.prepare import prepare
+from frcnn.data.readers.kitti import read_kitti
 from frcnn.data.sample import Batch, Sample, collate
 from frcnn.data.transforms import chain
 from frcnn.errors import DataError
 
+SMALL = partial(fixed, size=(32, 64), auto_resize=True)
 LABELS = {
     "a": [label("car", 2, 2, 10, 12, occlusion=1), label("person", 20, 3, 28, 14), label("tree", 1, 1, 9, 9)],
     "b": [],
@@ -24,13 +28,17 @@ LABELS = {
 def indexed(root: Path) -> Index:
     source = read_kitti(image_root=root, labels=root / "label_2")
     mapping = {"car": "car", "person": "person"}
-    return prepare([source], class_mapping=mapping, size=(32, 64), auto_resize=True, max_objects=4)[0]
+    return prepare([source], class_mapping=mapping, geometry=SMALL, max_objects=4)[0]
 
 
 def dataset(root: Path, *, flip: float = 0.0, channels: int = 3, seed: int = 0) -> DetectionDataset:
     mean = (1.0, 2.0, 3.0) if channels == 3 else (5.0,)
     steps = chain(
-        size=(32, 64), auto_resize=True, mean=mean, scale=2.0, bgr=channels == 3, hflip_probability=flip
+        geometry=SMALL,
+        mean=mean,
+        scale=2.0,
+        bgr=channels == 3,
+        augmentation=(partial(move, hflip_probability=flip),) if flip else (),
     )
     return DetectionDataset(indexed(root), transforms=steps, channels=channels, seed=seed)
 
@@ -49,9 +57,8 @@ def test_a_sample(tmp_path: Path) -> None:
 def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
     write_kitti(tmp_path, {"a": [label("car", 0, 0, 64, 32)]}, width=64, height=32)
     source = read_kitti(image_root=tmp_path, labels=tmp_path / "label_2")
-    options = {"size": (32, 64), "auto_resize": True}
-    index, _ = prepare([source], class_mapping={"car": "c"}, max_objects=1, **options)  # type: ignore[arg-type]
-    steps = chain(mean=(1.0, 2.0, 3.0), scale=2.0, bgr=True, **options)  # type: ignore[arg-type]
+    index, _ = prepare([source], class_mapping={"car": "c"}, max_objects=1, geometry=SMALL)
+    steps = chain(mean=(1.0, 2.0, 3.0), scale=2.0, bgr=True, geometry=SMALL)
     sample = DetectionDataset(index, transforms=steps).sample(0)
     raw = read_image(tmp_path / "image_2" / "a.png", channels=3).float()
     expected = ((raw - torch.tensor([1.0, 2.0, 3.0])[:, None, None]) / 2).flip(0)
@@ -116,11 +123,64 @@ def test_collate_pads_ground_truth(tmp_path: Path) -> None:
     assert (batch.boxes.dtype, batch.labels.dtype) == (torch.float32, torch.int64)
 
 
+def with_areas(root: Path, *, flip: float = 0.0) -> DetectionDataset:
+    trees = [
+        label("tree", 1, 1, 9, 9, occlusion=-1),
+        label("Tree", 30, 2, 30.3, 9),
+        label("tree", 40, 0, 50, 9),
+    ]
+    write_kitti(root, {"a": LABELS["a"][:2] + trees, "b": []})
+    source = read_kitti(image_root=root, labels=root / "label_2")
+    mapping = {"car": "car", "person": "person"}
+    index, _ = prepare(
+        [source],
+        class_mapping=mapping,
+        geometry=SMALL,
+        max_objects=2,
+        ignore_classes=["TREE"],
+        min_size=(2, 2),
+    )
+    augmentation = (partial(move, hflip_probability=flip),)
+    steps = chain(geometry=SMALL, mean=(0, 0, 0), scale=1.0, bgr=False, augmentation=augmentation)
+    return DetectionDataset(index, transforms=steps, min_size=(2, 2))
+
+
+def test_areas_to_ignore_move_with_the_image(tmp_path: Path) -> None:
+    """One lies in the image, one is a line after truncation (no area, so dropped), one lies beside the image."""
+    data = with_areas(tmp_path)
+    assert data.index.max_ignored == 1
+    sample = data.sample(0)
+    assert sample.boxes.tolist() == [[4, 4, 20, 24], [40, 6, 56, 28]]
+    assert (sample.ignored.tolist(), sample.ignored_labels.tolist()) == ([[2, 2, 18, 18]], [-1])
+    flipped = with_areas(tmp_path, flip=1.0).sample(0)
+    assert flipped.ignored.tolist() == [[46, 2, 62, 18]]
+    assert flipped.labels.tolist() == [0, 1]
+
+
+def test_collate_pads_areas(tmp_path: Path) -> None:
+    data = with_areas(tmp_path)
+    batch = collate([data.sample(0), data.sample(1)], max_objects=2, max_ignored=data.index.max_ignored)
+    assert isinstance(batch, Batch)
+    assert batch.ignored.tolist() == [[[2, 2, 18, 18]], [[0, 0, 0, 0]]]
+    assert batch.ignored_labels.tolist() == [[-1], [-1]]
+    none = collate([data.sample(1)], max_objects=2)
+    assert isinstance(none, Batch)
+    assert (none.ignored.shape, none.ignored_labels.shape) == ((1, 0, 4), (1, 0))
+
+
+def test_a_later_number_is_the_same_image_with_other_chance(tmp_path: Path) -> None:
+    data = dataset(write_kitti(tmp_path, LABELS), flip=0.5)
+    visits = [data.sample(2 * visit) for visit in range(12)]
+    assert {Path(sample.id).stem for sample in visits} == {"a"}
+    assert {float(sample.boxes[0, 0]) for sample in visits} == {4.0, 44.0}
+
+
 def test_collate_pads_images_of_different_sizes() -> None:
     def sample(height: int, width: int) -> Sample:
         nothing = torch.zeros(0)
         image = torch.ones(1, height, width)
-        return Sample(image, nothing.reshape(0, 4), nothing.long(), nothing.bool(), (height, width), "")
+        boxes, labels = nothing.reshape(0, 4), nothing.long()
+        return Sample(image, boxes, labels, nothing.bool(), boxes, labels, (height, width), "")
 
     batch = collate([sample(2, 3), sample(4, 1)], max_objects=1)
     assert isinstance(batch, Batch)
@@ -138,11 +198,11 @@ def test_dropping_in_a_sample_agrees_with_the_index(tmp_path: Path) -> None:
     ]
     write_kitti(tmp_path, {"a": lines}, width=31, height=17)
     source = read_kitti(image_root=tmp_path, labels=tmp_path / "label_2")
-    size, min_size = (32, 64), (2.0, 1.5)
+    min_size = (2.0, 1.5)
     index, _ = prepare(
-        [source], class_mapping={"car": "c"}, size=size, auto_resize=True, max_objects=300, min_size=min_size
+        [source], class_mapping={"car": "c"}, geometry=SMALL, max_objects=300, min_size=min_size
     )
-    steps = chain(size=size, auto_resize=True, mean=(0, 0, 0), scale=1.0, bgr=False)
+    steps = chain(geometry=SMALL, mean=(0, 0, 0), scale=1.0, bgr=False)
     sample = DetectionDataset(index, transforms=steps, min_size=min_size).sample(0)
     assert 20 < len(index.boxes) < 150
     assert len(sample.boxes) == len(index.boxes)

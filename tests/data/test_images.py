@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_data import write_image
 
-from frcnn.data.images import image_size, read_image
+from frcnn.data.images import read_image
+from frcnn.data.readers.headers import image_size
 from frcnn.errors import DataError
 
 RED = (200, 10, 30)

@@ -88,3 +88,14 @@ def test_overlap_is_the_share_of_validation_files_seen_in_training(tmp_path: Pat
     assert overlap(build(str(tmp_path / "link"), {"a": [], "b": [], "x": [], "y": []}), train) == 0.5
     assert overlap(build(str(tmp_path / "other"), {"a": []}), train) == 0.0
     assert overlap(build(str(tmp_path), {"real/a": []}), train) == 1.0
+
+
+def test_the_most_areas_of_an_image() -> None:
+    builder = IndexBuilder(ImageFolder("/data", "png"))
+    for i, ignored in enumerate([[True, False], [], [True, True, False, True]]):
+        count = len(ignored)
+        boxes, difficult = [1.0, 1.0, 5.0, 5.0] * count, [False] * count
+        builder.add(f"{i}", (16, 32), names=["x"] * count, boxes=boxes, difficult=difficult, ignored=ignored)
+    assert builder.build().max_ignored == 3
+    assert build("/data", {"0": [("car", 1.0)]}).max_ignored == 0
+    assert build("/data", {}).max_ignored == 0

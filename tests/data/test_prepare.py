@@ -1,20 +1,28 @@
 import json
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from frcnn.data.geometry import fixed
 from frcnn.data.index import ImageFolder, Index, IndexBuilder, Source
 from frcnn.data.prepare import prepare
-from frcnn.data.table import DataTable
+from frcnn.data.table import Counts, DataTable
 from frcnn.errors import DataError
 
 Objects = list[tuple[str, float, float, float, float]]
 
 
 def source(
-    images: list[Objects], *, name: str = "train", size: tuple[int, int] = (10, 20), **counts: object
+    images: list[Objects],
+    *,
+    name: str = "train",
+    size: tuple[int, int] = (10, 20),
+    crowds: Sequence[str] = (),
+    **counts: object,
 ) -> Source:
     builder = IndexBuilder(ImageFolder(f"/{name}", "png"))
     for i, objects in enumerate(images):
@@ -24,14 +32,16 @@ def source(
             names=[item[0] for item in objects],
             boxes=[value for item in objects for value in item[1:]],
             difficult=[item[0] == "van" for item in objects],
+            ignored=[item[0] in crowds for item in objects],
         )
     return Source(name, builder.build(), **counts)  # type: ignore[arg-type]
 
 
 def run(
-    *sources: Source, mapping: dict[str, str] | None = None, **options: object
+    *sources: Source, mapping: dict[str, str] | None = None, auto_resize: bool = True, **options: object
 ) -> tuple[Index, DataTable]:
-    settings: dict[str, object] = {"size": (20, 40), "auto_resize": True, "max_objects": 5} | options
+    geometry = partial(fixed, size=(20, 40), auto_resize=auto_resize)
+    settings: dict[str, object] = {"geometry": geometry, "max_objects": 5} | options
     mapping = mapping or {"Car": "vehicle", "VAN": "vehicle", "person": "Human"}
     return prepare(sources, class_mapping=mapping, **settings)  # type: ignore[arg-type]
 
@@ -75,6 +85,7 @@ def test_every_object_is_accounted_for() -> None:
         "degenerate": 3,
         "outside": 1,
         "too_small": 1,
+        "ignored": 0,
         "unmapped": None,
         "images": None,
         "without_objects": None,
@@ -175,3 +186,51 @@ def test_raw_sources_are_left_as_they_were(tmp_path: Path) -> None:
     before = data.index.boxes.copy()
     run(data)
     np.testing.assert_array_equal(data.index.boxes, before)
+
+
+AREAS: list[Objects] = [
+    [
+        ("car", 1, 1, 5, 5),
+        ("DontCare", 2, 2, 9, 9),
+        ("dontcare", 3, 3, 3.2, 9),  # 0.4 wide in the network input: an area may be small
+        ("dontcare", 30, 3, 35, 9),  # right of the image
+        ("person", 0, 0, 9, 9),  # a crowd, as the reader says
+        ("tree", 0, 0, 9, 9),  # likewise, of a class that is not mapped
+    ],
+    [("dontcare", 1, 1, 2, 2)] * 6,
+]
+
+
+def test_areas_to_ignore_are_kept_apart_and_accounted_for(caplog: pytest.LogCaptureFixture) -> None:
+    data = source(AREAS, crowds=("person", "tree"), degenerate={"dontcare": 2})
+    index, table = run(data, ignore_classes=["dontCare", "misc"])
+    assert index.class_ids.tolist() == [1, -1, -1, 0, *[-1] * 6]  # a crowd keeps its class
+    assert index.ignored.tolist() == [False, *[True] * 9]
+    assert index.max_ignored == 6  # more than max_objects, which areas are no part of
+    (account,) = table.sources
+    assert account.classes == {"Human": Counts(ignored=1), "vehicle": Counts(kept=1)}
+    assert account.areas == {"dontCare": Counts(ignored=8, outside=1, degenerate=2), "misc": Counts()}
+    assert account.unmapped == {"tree": 1}
+    assert account.images_without_objects == 1
+    row = table.rows()[2]
+    assert [row[key] for key in ("class", "kept", "ignored", "outside")] == ["dontCare", 0, 8, 1]
+    total = table.rows()[-1]
+    fates = ("kept", "ignored", "degenerate", "outside", "too_small", "unmapped")
+    assert [total[key] for key in fates] == [
+        1,
+        9,
+        2,
+        1,
+        0,
+        1,
+    ]  # 12 in the label and 2 that the reader dropped
+    assert table.kept == {"Human": 0, "vehicle": 1}
+    assert "training data: no 'misc', which ignore_classes names" in caplog.messages
+
+
+def test_without_ignore_classes_areas_are_those_of_the_reader() -> None:
+    index, table = run(source(AREAS, crowds=("person",)))
+    assert index.ignored.tolist() == [False, True]
+    assert table.sources[0].unmapped == {"dontcare": 8, "DontCare": 1, "tree": 1}
+    index, _ = run(source(AREAS))
+    assert index.max_ignored == 0 and not index.ignored.any()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from frcnn.data.kitti import read_kitti, read_labels
+from frcnn.data.readers.kitti import read_kitti, read_labels
 from frcnn.data.toy import ensure_toy, kitti_line
 from frcnn.data.toy_scene import _SHAPES, SceneObject, draw_scene
 from frcnn.errors import DataError

@@ -285,13 +285,13 @@ def _paths(tree, prefix=""):
 
 
 def _is_block(name, value):
-    oneofs = ("adam", "sgd", "rmsprop", "step", "soft_start")
+    oneofs = ("adam", "sgd", "rmsprop", "step", "soft_start", "size_height_width", "size_min")
     return name not in (*oneofs, "gt_matching_iou_threshold_range", "validation_data_source")
 
 
 def test_primary_configs_hold_no_values():
     tao = {field.name for field in settings_of(Experiment)}
-    for name in ("train", "evaluate", "run"):
+    for name in ("train", "evaluate", "preview_augmentation", "run"):
         assert not tao & set(pyyaml.safe_load((conf_dir() / f"{name}.yaml").read_text()))
 
 

@@ -21,8 +21,8 @@ def square(x, size=10.0):
     return [x, 0.0, x + size, size]
 
 
-def feed(evaluator, *, detections=(), truths=(), name="a", proposals=None):
-    """One image: detections (box, score, label), truths (box, label, difficult), and a padding row each."""
+def feed(evaluator, *, detections=(), truths=(), areas=(), name="a", proposals=None):
+    """An image: detections (box, score, label), truths (box, label, difficult), areas (box, label), and padding."""
     pad_box = [0.0] * 4
     given = [*detections, (pad_box, 0.0, -1)]
     real = [*truths, (pad_box, -1, False)]
@@ -33,6 +33,8 @@ def feed(evaluator, *, detections=(), truths=(), name="a", proposals=None):
         gt_boxes=torch.tensor([[t[0] for t in real]]),
         gt_labels=torch.tensor([[t[1] for t in real]]),
         gt_difficult=torch.tensor([[t[2] for t in real]]),
+        gt_ignored=torch.tensor([[a[0] for a in [*areas, (pad_box, -1)]]]),
+        gt_ignored_labels=torch.tensor([[a[1] for a in [*areas, (pad_box, -1)]]]),
         ids=[name],
         proposals=None if proposals is None else torch.tensor([proposals]),
         proposals_valid=None if proposals is None else torch.tensor([[any(p) for p in proposals]]),
@@ -105,6 +107,37 @@ def test_detections_on_a_difficult_object_are_no_mistake():
     )
     car = evaluator.compute().per_class["car"]
     assert (car.AP, car.precision, car.detections) == (1.0, 1.0, 3)
+
+
+def test_a_detection_in_an_area_to_ignore_is_no_mistake():
+    """Areas 10 wide from x = 100 on, about any class, and from x = 200 on, about bikes."""
+    evaluator = DetectionEvaluator(NAMES, iou_thresholds=(0.5, 0.7))
+    feed(
+        evaluator,
+        truths=[(square(0), CAR, False), (square(0), BIKE, False)],
+        areas=[(square(100), -1), (square(200), BIKE)],
+        detections=[
+            (square(104), 0.9, CAR),  # 0.6 of it inside: excused at 0.5, wrong at 0.7
+            (square(106), 0.8, CAR),  # 0.4: wrong
+            (square(0), 0.7, CAR),
+            (square(200), 0.9, BIKE),
+            (square(200), 0.6, CAR),  # the area is not about cars: wrong, but below the hit
+            (square(0), 0.5, BIKE),
+        ],
+    )
+    result = evaluator.compute()
+    car, bike = result.per_class["car"], result.per_class["bike"]
+    assert car.AP_per_iou == (1 / 2, pytest.approx(1 / 3))
+    assert (car.precision, car.recall, car.ground_truth, car.detections) == (pytest.approx(1 / 3), 1.0, 1, 4)
+    assert (bike.AP, bike.precision) == (1.0, 1.0)
+
+
+def test_a_hit_in_an_area_is_a_hit():
+    evaluator = DetectionEvaluator(NAMES)
+    detections = [(square(0), 0.9, CAR), (square(1), 0.8, CAR)]
+    feed(evaluator, truths=[(square(0), CAR, False)], areas=[(square(0, 20.0), -1)], detections=detections)
+    car = evaluator.compute().per_class["car"]
+    assert (car.AP, car.precision, car.recall) == (1.0, 1.0, 1.0)  # the second is ignored, no duplicate
 
 
 def test_rpn_recall_counts_pixels_and_difficult_objects():
@@ -309,3 +342,70 @@ def test_matches_are_those_of_pycocotools(seed):
                     assert record.ignored[:, position].tolist() == skip.tolist()
                     compared += 1
     assert compared > 60
+
+
+def coco_average(batch, class_id, threshold):
+    """AP of pycocotools with areas as crowds; None without an object to find.
+
+    COCO reads precision at 101 levels of recall; read at k / objects, its mean is the area under the curve.
+    """
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+
+    def rows(boxes, labels, **more):
+        for i in range(len(batch["ids"])):
+            for d in (batch[labels][i] == class_id).nonzero().flatten().tolist():
+                x1, y1, x2, y2 = batch[boxes][i, d].double().tolist()
+                box = [x1, y1, x2 - x1, y2 - y1]
+                yield {
+                    "image_id": i,
+                    "category_id": 0,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "place": (i, d),
+                } | more
+
+    truths = [*rows("gt_boxes", "gt_labels", iscrowd=0), *rows("gt_ignored", "gt_ignored_labels", iscrowd=1)]
+    found = [row | {"score": float(batch["scores"][row["place"]])} for row in rows("boxes", "labels")]
+    objects = sum(not row["iscrowd"] for row in truths)
+    if not objects or not found:
+        return 0.0 if objects else None
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = coco.COCO()
+        reference.dataset = {
+            "images": [{"id": i} for i in range(len(batch["ids"]))],
+            "categories": [{"id": 0}],
+            "annotations": [row | {"id": i + 1} for i, row in enumerate(truths)],
+        }
+        reference.createIndex()
+        judge = cocoeval.COCOeval(reference, reference.loadRes(found), "bbox")
+        judge.params.iouThrs, judge.params.recThrs = (
+            np.array([threshold]),
+            np.arange(1, objects + 1) / objects,
+        )
+        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+        judge.evaluate()
+        judge.accumulate()
+    return float(judge.eval["precision"][0, :, 0, 0, -1].mean())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(0, 4))
+def test_average_precision_with_crowds_is_that_of_pycocotools(seed, images, areas):
+    rng = np.random.default_rng(seed)
+    batch = random_batch(rng, images, detections=10, slots=5)
+    batch["gt_difficult"] = torch.zeros_like(batch["gt_difficult"])
+    crowds = random_batch(rng, images, slots=areas)
+    batch["gt_ignored"], batch["gt_ignored_labels"] = crowds["gt_boxes"], crowds["gt_labels"]
+    batch["gt_ignored"][batch["gt_ignored_labels"] < 0] = 0  # -1 is padding here: COCO's crowds have a class
+    # No ties in score, and none in overlap: COCO prefers the last of equals and we the first.
+    scores = rng.permutation(images * 10).reshape(images, 10) / 1000 + 0.01
+    batch["scores"] = torch.tensor(scores).float()
+    batch["boxes"] = batch["boxes"] + torch.tensor(rng.random((images, 10, 4))).float()
+    thresholds = (0.4, 0.5, 0.75)
+    evaluator = DetectionEvaluator(NAMES, iou_thresholds=thresholds)
+    evaluator.update(**batch)
+    result = evaluator.compute()
+    for class_id, name in enumerate(NAMES):
+        expected = [coco_average(batch, class_id, threshold) for threshold in thresholds]
+        assert result.per_class[name].AP_per_iou == pytest.approx(expected, abs=1e-6)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frcnn.metrics.matching import greedy_match, pairwise_iou
+from frcnn.metrics.matching import greedy_match, pairwise_coverage, pairwise_iou
 
 
 def test_iou_of_half_overlapping_boxes():
@@ -24,6 +24,12 @@ def test_offset_counts_pixels():
 def test_empty_boxes_overlap_nothing():
     box = np.zeros((1, 4))
     assert pairwise_iou(box, box).item() == 0
+
+
+def test_coverage_is_the_share_of_the_first_box():
+    a = np.array([[0, 0, 10, 10.0], [3, 3, 3, 3]])
+    b = np.array([[5, 0, 105, 10], [2, 2, 4, 4], [0, 0, 0, 0.0]])
+    assert pairwise_coverage(a, b).tolist() == [[0.5, 0.04, 0.0], [0.0, 0.0, 0.0]]
 
 
 def match(overlaps, *, difficult=None, thresholds=(0.5,), same_class=None):

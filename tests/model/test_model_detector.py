@@ -57,6 +57,17 @@ def test_same_seed_same_losses_and_another_seed_others():
     assert any(not torch.equal(first[name], third[name]) for name in first)
 
 
+def test_areas_to_ignore_change_the_background_only_and_without_them_nothing_changes():
+    plain = losses(build())
+    for nothing in (torch.zeros(2, 0, 4), torch.zeros(2, 3, 4)):
+        found = losses(build(), ignored=nothing)
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    everywhere = torch.tensor([[[0.0, 0, 96, 64]]]).expand(2, 1, 4)
+    found = losses(build(), ignored=everywhere)
+    assert torch.equal(found["rpn_box"], plain["rpn_box"])  # of positives, which are fewer than the sample
+    assert 0 < found["rpn_class"] < plain["rpn_class"]
+
+
 def test_loss_weights_multiply():
     plain, weighted = losses(build()), losses(build(loss_weights={"rpn_box": 3.0}))
     torch.testing.assert_close(weighted, plain | {"rpn_box": 3 * plain["rpn_box"]})
@@ -191,7 +202,7 @@ def test_a_step_never_reads_a_value_back(monkeypatch):
         model = copy.deepcopy(model)
     with fake:
         images, labels = torch.empty(2, 3, 64, 96), torch.empty(2, 4, dtype=torch.int64)
-        values = model.losses(images, torch.empty(2, 4, 4), labels)
+        values = model.losses(images, torch.empty(2, 4, 4), labels, ignored=torch.empty(2, 3, 4))
         sum(values.values()).backward()
         found = model.eval().detect(images, settings=SETTINGS)
     assert found.boxes.shape == (2, 15, 4)

@@ -170,3 +170,52 @@ def test_region_deltas_equal_the_loop():
     for box, deltas in zip(found.boxes[0, :4].tolist(), found.deltas[0, :4], strict=True):
         expected = np.array(slow.encode(OBJECT[0, 0].tolist(), box)) * STDS.numpy()
         np.testing.assert_allclose(deltas, expected, atol=1e-4)
+
+
+# Four anchors in a row, 10 x 10 each, with room between them.
+ROW = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]])
+# 4.9 columns of the first anchor, 6 of the second, none of the third, 5 of the fourth; and padding.
+AREAS = torch.tensor([[[0.0, 0, 4.9, 10], [24, 0, 40, 10], [65, 0, 80, 10], [0, 0, 0, 0]]])
+
+
+def row_labels(objects, classes, **options):
+    sizes = torch.tensor([[100.0, 100]])
+    settings = {"negative_iou": 0.3, "positive_iou": 0.7, "sample": 8}
+    return rpn_targets(ROW, objects, classes, sizes, **settings, **options).labels.tolist()
+
+
+def test_an_anchor_that_lies_half_in_an_area_is_no_negative():
+    nothing = torch.zeros(1, 1, 4), torch.tensor([[-1]])
+    assert row_labels(*nothing) == [[0, 0, 0, 0]]
+    assert row_labels(*nothing, ignored=torch.zeros(1, 0, 4)) == [[0, 0, 0, 0]]
+    assert row_labels(*nothing, ignored=AREAS) == [[0, -1, 0, -1]]
+
+
+def test_a_positive_anchor_stays_one_in_an_area():
+    thing = ROW[None, 1:2], torch.tensor([[0]])
+    assert row_labels(*thing, ignored=AREAS) == [[0, 1, 0, -1]]
+    everything = torch.tensor([[[0.0, 0, 100, 100]]])
+    assert row_labels(*thing, ignored=everything) == [[-1, 1, -1, -1]]
+
+
+def test_a_region_that_lies_half_in_an_area_is_no_background():
+    proposals = Proposals(ROW[None], torch.ones(1, 4, dtype=torch.bool))
+    options = {"sample": 12, "num_classes": 3, "negative_iou": 0.0, "positive_iou": 0.5, "stds": STDS}
+
+    def lefts(labels, wanted, **more):
+        found = sample_regions(proposals, ROW[None, 1:2], labels, **options, **more)
+        return set(found.boxes[0, found.labels[0] == wanted, 0].tolist())
+
+    thing, nothing = torch.tensor([[2]]), torch.tensor([[-1]])
+    assert lefts(thing, 3) == {0, 40, 60}
+    assert lefts(thing, 3, ignored=AREAS) == {0, 40}
+    assert lefts(thing, 2, ignored=AREAS) == {20}
+    assert lefts(nothing, 3, ignored=AREAS) == {0, 40}
+    assert lefts(nothing, -1, ignored=torch.tensor([[[0.0, 0, 100, 100]]])) == {0}  # nothing to learn from
+
+
+def test_each_image_has_its_own_areas():
+    twice = torch.zeros(2, 1, 4), torch.full((2, 1), -1)
+    sizes, areas = torch.tensor([[100.0, 100]] * 2), torch.cat([AREAS, torch.zeros(1, 4, 4)])
+    found = rpn_targets(ROW, *twice, sizes, negative_iou=0.3, positive_iou=0.7, sample=8, ignored=areas)
+    assert found.labels.tolist() == [[0, -1, 0, -1], [0, 0, 0, 0]]

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frcnn.ops.boxes import clip, decode, encode, inside, iou
+from frcnn.ops.boxes import clip, covered, decode, encode, inside, iou
 
 
 def test_iou_counts_pixels_or_lengths():
@@ -67,3 +67,18 @@ def test_overflow_is_clipped_not_nan():
 def test_inside_includes_the_border():
     boxes = torch.tensor([[0.0, 0, 199, 99], [0, 0, 200, 99], [-1, 0, 10, 10]])
     assert inside(boxes, torch.tensor([[100.0, 200]])).tolist() == [[True, False, False]]
+
+
+def test_covered_is_the_share_in_the_best_area():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [5, 5, 5, 5]])
+    areas = torch.tensor([[[0.0, 0, 4, 10], [8, 0, 26, 10]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
+    # The first box: 4 of 10 columns in one area and 2 in the other, which do not add up.
+    torch.testing.assert_close(covered(boxes, areas), torch.tensor([[0.4, 0.6, 0.0], [0.0, 0.0, 0.0]]))
+
+
+@given(box, box)
+def test_covered_times_its_area_is_symmetric(a, b):
+    a, b = torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64)
+    area_a, area_b = ((x[0, 2:] - x[0, :2]).prod() for x in (a, b))
+    torch.testing.assert_close(covered(a, b)[0] * area_a, covered(b, a)[0] * area_b)
+    torch.testing.assert_close(covered(a, a), torch.ones(1, dtype=torch.float64))

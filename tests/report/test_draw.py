@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageColor
 
 from frcnn.report.colours import class_colour
-from frcnn.report.draw import draw_boxes, image_grid
+from frcnn.report.draw import IGNORED, draw_boxes, image_grid
 
 GREY = np.full((360, 400, 3), 128, np.uint8)
 NAMES = ["car", "van"]
@@ -67,6 +67,24 @@ def test_ground_truth_is_dashed_and_difficult_dotted():
     assert not np.array_equal(np.asarray(image), np.asarray(dotted))
     padding = gt | {"gt_labels": np.array([-1])}
     assert np.array_equal(np.asarray(draw_boxes(GREY, class_names=NAMES, **NONE, **padding)), GREY)
+
+
+def test_areas_to_ignore_are_hatched_grey():
+    areas = np.array([[50.0, 50, 150, 150], [0, 0, 0, 0]])
+    pixels = np.asarray(draw_boxes(GREY, class_names=NAMES, **NONE, gt_ignored=areas))
+    drawn = (pixels == ImageColor.getrgb(IGNORED)).all(axis=-1)
+    assert 0.05 < drawn[55:145, 55:145].mean() < 0.4
+    assert drawn[50, 50:150].all() and drawn[50:150, 150].all()
+    drawn[48:153, 48:153] = False
+    assert not drawn.any()
+
+
+def test_the_legend_names_areas_only_if_there_are_any():
+    images = [draw_boxes(GREY, class_names=NAMES, **NONE)]
+    for areas in (False, True):
+        grid = image_grid(images, titles=["a"], class_names=NAMES, areas=areas)
+        grey = (np.asarray(grid)[-60:] == ImageColor.getrgb(IGNORED)).all(axis=-1)
+        assert (grey.sum() > 30) == areas  # some in the edges of letters
 
 
 def filled(image, label, box):

@@ -4,8 +4,9 @@ import io
 
 from rich.console import Console
 
+from frcnn.data.table import Counts, SourceTable
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
-from frcnn.report.tables import evaluation_table, render, rows_table
+from frcnn.report.tables import data_table, evaluation_table, render, rows_table
 
 
 def class_result(**changes):
@@ -107,3 +108,15 @@ def test_plain_text_has_no_control_characters():
     console = Console(force_terminal=True, record=True, file=io.StringIO())
     console.print(table)  # the same table in colour
     assert "\x1b[" in console.export_text(styles=True)
+
+
+def test_areas_to_ignore_have_a_row_and_a_column_only_if_there_are_any():
+    def table(**areas):
+        classes = {"car": Counts(kept=5, too_small=2)}
+        source = SourceTable("train", 3, 0, 0, classes=classes, areas=areas, unmapped={"tree": 1})
+        return render(data_table(source, split="training"))
+
+    assert "ignore" not in table()
+    text = table(dontcare=Counts(ignored=7, outside=1))
+    assert cells(text, "dontcare") == ["dontcare", "0", "7", "1", "0", "-"]
+    assert cells(text, "total") == ["total", "5", "7", "1", "2", "1"]

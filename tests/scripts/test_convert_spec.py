@@ -9,8 +9,16 @@ from project import ROOT
 from specs import TINY
 
 from frcnn.bridge import prototxt, yaml
+from frcnn.spec.dataset_export import DatasetExportConfig
 
 SCRIPT = "scripts/convert_spec.py"
+EXPORT = """kitti_config {
+  root_directory_path: '/data'
+  image_dir_name: 'image_2' label_dir_name: 'label_2'
+  partition_mode: 'random' num_partitions: 2 val_split: 14
+}
+image_directory_path: '/data'
+"""
 
 
 def run(*arguments, stdin=None):
@@ -24,6 +32,23 @@ def test_there_and_back(tmp_path):
     assert run(tmp_path / "b.yaml", tmp_path / "c.prototxt").returncode == 0
     assert prototxt.load(tmp_path / "c.prototxt") == prototxt.loads(TINY)
     assert "use_bias" not in (tmp_path / "b.yaml").read_text()
+
+
+def test_a_dataset_convert_spec_there_and_back(tmp_path):
+    text = EXPORT.replace("random", "neither")
+    (tmp_path / "a.txt").write_text(text)
+    done = run(tmp_path / "a.txt", tmp_path / "b.yaml")
+    assert done.returncode == 2
+    assert "a.txt:4:3: kitti_config.partition_mode" in done.stderr
+    (tmp_path / "a.txt").write_text(EXPORT)
+    assert run(tmp_path / "a.txt", tmp_path / "b.yaml").returncode == 0
+    assert run(tmp_path / "b.yaml", tmp_path / "c.prototxt").returncode == 0
+    first, last = (
+        prototxt.parse_as(DatasetExportConfig, (tmp_path / name).read_text()).spec
+        for name in ("a.txt", "c.prototxt")
+    )
+    assert first == last
+    assert last.kitti_config.val_split == 14
 
 
 def test_two_pipes_do_not_say_which_format_is_which():

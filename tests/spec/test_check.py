@@ -47,7 +47,25 @@ def test_a_complete_spec_passes():
         ("image_extension: 'png'", "image_extension: 'bmp'", ["image_extension", "png, jpg, jpeg"]),
         ("key: 'Car' value: 'car'", "key: 'background' value: 'car'", ["background"]),
         ("key: 'Car' value: 'car'", "key: 'Van' value: 'CAR'", ["differ only in case", "CAR, car"]),
+        (
+            "target_class_mapping { key: 'Car' value: 'car' }",
+            "target_class_mapping { key: 'a b' value: 'car' } target_class_mapping { key: 'Ab' value: 'x' }",
+            ["differ only in spaces"],
+        ),
         ("size_height_width { height: 128 width: 192 }", "", ["has no size", "size_min"]),
+        ("size_height_width { height: 128 width: 192 }", "size_min { min: 128 }", ["output_image_max"]),
+        (
+            "enable_auto_resize: True",
+            "crop_right: 100 crop_bottom: 128",
+            ["crop_right", "192: crop_left plus"],
+        ),
+        ("enable_auto_resize: True", "crop_left: 9 crop_right: 9", ["crop_right", "must exceed crop_left"]),
+        (
+            "size_height_width { height: 128 width: 192 }",
+            "size_min { min: 128 } } } augmentation_config { preprocessing { scale_width: 2 output_image_max: 200 "
+            "output_image_min: 128 } } model_config { input_image_config {",
+            ["crop and scale need a fixed input size"],
+        ),
     ],
 )
 def test_problems(old, new, words):
@@ -92,6 +110,16 @@ def test_dead_fields_are_named():
     assert [line.partition(" ")[0] for line in dead_fields(spec)] == [
         "model_config.rfcn_mode",
         "training_config.output_model",
+    ]
+
+
+def test_sizes_without_effect_are_named():
+    text = "augmentation_config { preprocessing { output_image_min: 130 output_image_max: 400 } }"
+    assert "fixed size" in next(dead_fields(prototxt.loads(TINY + text)))
+    varying = TINY.replace("size_height_width { height: 128 width: 192 }", "size_min { min: 128 }")
+    assert list(dead_fields(prototxt.loads(varying + text))) == [
+        "augmentation_config.preprocessing.enable_auto_resize has no effect: with size_min every image is resized",
+        "augmentation_config.preprocessing.output_image_min 130 counts, not size_min 128",
     ]
 
 

@@ -1,3 +1,4 @@
+import gzip
 import struct
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_data import crc32c, example, frame, masked, record, write_image
 
-from frcnn.data import tfrecord
 from frcnn.data.index import Source
-from frcnn.data.tfrecord import masked_crc, read_records, read_tfrecords
+from frcnn.data.readers import tfrecord
+from frcnn.data.readers.tfrecord import masked_crc, read_records, read_tfrecords
 from frcnn.errors import DataError
 
 OBJECTS = [("car", 0, 1.5, 2.0, 9.0, 10.0), ("van", 2, 0.0, 0.0, 5.0, 5.0)]
@@ -151,6 +152,36 @@ def test_a_lying_length_is_refused_before_anything_is_read(tmp_path: Path) -> No
     assert str((1 << 60) + 16) in str(info.value.allowed)
 
 
+def test_a_record_larger_than_any_is_refused_by_its_length(tmp_path: Path) -> None:
+    length = struct.pack("<Q", tfrecord.MAX_RECORD + 1)
+    with open(tmp_path / "r", "wb") as file:
+        file.write(length + masked(length))
+        file.truncate(1 << 33)  # sparse: takes no room
+    with pytest.raises(DataError, match=r"r, record at byte 0: the record is too large\n  found: 16777217"):
+        list(read_records(tmp_path / "r"))
+
+
+def test_compressed_records_are_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "r").write_bytes(gzip.compress(record(b"x")))
+    with pytest.raises(DataError, match="the file is compressed"):
+        list(read_records(tmp_path / "r"))
+
+
+def test_frames_may_lie_outside_the_image_folder(tmp_path: Path) -> None:
+    write_image(tmp_path / "else" / "a.png")
+    (tmp_path / "root").mkdir()
+    for frame_id in (f"{tmp_path}/else/a", "../else/a", "./../else//a"):
+        (tmp_path / "r").write_bytes(record(changed(frame__id=("bytes", [frame_id.encode()]))))
+        source = read_tfrecords(files=[tmp_path / "r"], image_root=tmp_path / "root")
+        assert source.index.path(0).samefile(tmp_path / "else" / "a.png")
+
+
+@pytest.mark.parametrize("frame_id", ["image_2/" + "a" * 300, "a" * 5000 + "/b", "image_2/a\0", "a.png/b"])
+def test_frames_that_no_file_can_have_are_missing(tmp_path: Path, frame_id: str) -> None:
+    with pytest.raises(DataError, match="1 of 2 records have no image"):
+        read(tmp_path, changed(), changed(frame__id=("bytes", [frame_id.encode()])))
+
+
 @cache
 def valid_file() -> tuple[bytes, list[bytes]]:
     payloads = [changed(), example(frame("image_2/a", [], size=(4, 4))), changed()]
@@ -188,4 +219,4 @@ def test_damage_is_a_data_error_or_leaves_whole_records(tmp_path: Path, data: st
 def test_any_payload_is_a_frame_or_a_data_error(payload: bytes) -> None:
     builder = tfrecord.IndexBuilder(tfrecord.ImageFolder("/", "png"))
     with pytest.raises(DataError):
-        tfrecord._add_record(builder, payload, where="here")
+        tfrecord._add_record(builder, payload)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_data import label, write_image, write_kitti
 
-from frcnn.data.kitti import parse_label, read_kitti, read_labels
+from frcnn.data.readers.kitti import parse_label, read_kitti, read_labels
 from frcnn.errors import DataError
 
 LINE = "Car 0.50 2 -1.57 10.5 20.25 30 40 1.5 1.6 3.9 1 2 30 0.1"
@@ -48,7 +48,9 @@ def test_other_column_counts(columns: int) -> None:
         parse_label(" ".join(["1"] * columns), where="", allow_scores=True)
 
 
-@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e39", "x", "1,5"])
+@pytest.mark.parametrize(
+    "bad", ["nan", "inf", "-inf", "1e39", "-1e400", "x", "1,5", "0x10", "1_000", "\u0661\u0662", "\uff11"]
+)
 def test_numbers_must_be_finite(bad: str) -> None:
     columns = LINE.split()
     columns[6] = bad
@@ -62,6 +64,28 @@ def test_bom_crlf_and_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf" + f"{LINE}\r\n\r\n  \r\n{LINE}".encode())
     assert [item.name for item in read_labels(path)] == ["car", "car"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_ends_of_lines(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"{LINE}{end}{LINE}{end}car 1{end}".encode())
+    with pytest.raises(DataError, match=r"a\.txt:3: not a KITTI label\n  found: 2 columns: car 1\n"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2028"])
+def test_other_separators_end_a_column_and_no_line(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"{LINE}\ntraffic{separator}{LINE}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.txt:2: not a KITTI label\n  found: 16 columns"):
+        read_labels(path)
+
+
+def test_names_may_be_any_word(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(LINE.replace("Car", name) for name in ("Pers_sitting", "VÉLO", "12", "歩行者")))
+    assert [item.name for item in read_labels(path)] == ["pers_sitting", "vélo", "12", "歩行者"]
 
 
 def test_text_that_is_not_utf8_names_its_line(tmp_path: Path) -> None:
@@ -134,6 +158,32 @@ def test_images_without_labels_are_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="7 of 8 images have no label file") as info:
         read_kitti(image_root=tmp_path, labels=tmp_path / "label_2")
     assert info.value.found == "no 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, ..."
+
+
+def test_missing_labels_can_be_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_kitti(tmp_path, {"a": [LINE], "b": [LINE], "c": [LINE]})
+    for stem in ("a", "c"):
+        (tmp_path / "label_2" / f"{stem}.txt").unlink()
+    (tmp_path / "label_2" / "stray.txt").write_text("")
+    source = read_kitti(image_root=tmp_path, labels=tmp_path / "label_2", allow_missing=True)
+    np.testing.assert_array_equal(source.index.offsets, [0, 0, 1, 1])
+    assert source.unused_labels == 1
+    assert "2 of 3 images have no label file and so no objects: no a.txt, c.txt" in caplog.text
+
+
+def test_scores_can_be_allowed(tmp_path: Path) -> None:
+    write_kitti(tmp_path, {"a": [LINE + " 0.5"]})
+    folder = tmp_path / "label_2"
+    assert len(read_kitti(image_root=tmp_path, labels=folder, allow_scores=True).index.boxes) == 1
+    with pytest.raises(DataError, match=r"a\.txt:1: not a KITTI label(.*\n)*.*run\.allow_label_scores=true"):
+        read_kitti(image_root=tmp_path, labels=folder)
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    write_kitti(tmp_path, {"a": []})
+    (tmp_path / "image_2" / "caf\udce9.png").touch()
+    with pytest.raises(DataError, match=r"image_2: a file name is not UTF-8\n  found: 'caf\\udce9\.png'"):
+        read_kitti(image_root=tmp_path, labels=tmp_path / "label_2")
 
 
 def test_no_images_says_what_is_there(tmp_path: Path) -> None:

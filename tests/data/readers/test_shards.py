@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from frcnn.data.shards import find_records, in_fold, select_fold
+from frcnn.data.readers.shards import (
+    find_records,
+    in_fold,
+    is_of_set,
+    record_name,
+    select_fold,
+    unfinished_mark,
+)
 from frcnn.errors import DataError
 
 
@@ -78,3 +85,40 @@ def test_a_fold_that_takes_everything() -> None:
     with pytest.raises(DataError, match="leaves none for training") as info:
         select_fold(files, 0, validation=False)
     assert "val_split 0" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("folds", "shards", "name"),
+    [
+        (2, 4, "t-fold-001-of-002-shard-00003-of-00004"),
+        (2, 0, "t-fold-001-of-002"),
+        (0, 4, "t-shard-00003-of-00004"),
+        (0, 0, "t"),
+    ],
+)
+def test_names_of_record_files(tmp_path: Path, folds: int, shards: int, name: str) -> None:
+    """spec-and-data 3.4; a set whose replacement was interrupted is refused, its neighbours are not."""
+    assert record_name("t", fold=1, folds=folds, shard=3, shards=shards) == name
+    assert is_of_set(name, "t")
+    touch(tmp_path, name)
+    for other in ("t2", "t-fold-001", "-t", "T"):
+        unfinished_mark(tmp_path, other).touch()
+        assert not is_of_set(name, other)
+    if shards:
+        with pytest.raises(DataError, match="shards are missing"):
+            find_records(str(tmp_path / "t*"))
+    else:
+        assert find_records(str(tmp_path / "t*")) == [tmp_path / name]
+    unfinished_mark(tmp_path, "t").touch()
+    with pytest.raises(DataError, match="was interrupted") as info:
+        find_records(str(tmp_path / "t*"))
+    assert info.value.where == tmp_path / "t"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t_warning.json.bak", "t-fold-01-of-02", "t-shard-00000", "t-", "t.x", "tt", "t-fold-000-of-002x"],
+)
+def test_names_of_other_files(name: str) -> None:
+    assert not is_of_set(name, "t")
+    assert is_of_set("t_warning.json", "t")

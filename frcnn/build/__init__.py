@@ -1,0 +1,24 @@
+"""The only translator: TAO's settings in, constructed parts out."""
+
+from frcnn.build.data import Data, build_data, locate_data, read_sources
+from frcnn.build.images import augmentation, channels, geometry, is_bgr, means, transforms
+from frcnn.build.network import build_detector, detection_settings
+from frcnn.build.training import optimizer, penalty, schedule
+
+__all__ = [
+    "Data",
+    "augmentation",
+    "build_data",
+    "build_detector",
+    "channels",
+    "detection_settings",
+    "geometry",
+    "is_bgr",
+    "locate_data",
+    "means",
+    "optimizer",
+    "penalty",
+    "read_sources",
+    "schedule",
+    "transforms",
+]

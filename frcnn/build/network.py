@@ -1,0 +1,65 @@
+"""The network of a spec, and how it makes detections."""
+
+from frcnn.build.images import channels
+from frcnn.model.backbones import build_backbone
+from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
+from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.values import class_names
+
+
+def build_detector(spec: Experiment) -> FasterRCNN:
+    """The detector of `model_config` and of the losses in `training_config`."""
+    model, training = spec.model_config, spec.training_config
+    std = training.classifier_regr_std
+    return FasterRCNN(
+        backbone=build_backbone(
+            model.arch,
+            in_channels=channels(spec),
+            use_bias=model.use_bias,
+            use_pooling=model.use_pooling,
+            all_projections=model.all_projections,
+            pool_size=model.roi_pooling_config.pool_size,
+            pool_size_2x=model.roi_pooling_config.pool_size_2x,
+            dropout_rate=model.dropout_rate,
+            drop_connect_rate=model.drop_connect_rate,
+            activation=model.activation.activation_type if model.activation else "",
+        ),
+        num_classes=len(class_names(spec.dataset_config)),
+        anchor_scales=model.anchor_box_config.scale,
+        anchor_ratios=model.anchor_box_config.ratio,
+        freeze_blocks=model.freeze_blocks,
+        freeze_bn=model.freeze_bn,
+        rpn_std_scaling=training.std_scaling,
+        roi_stds=[std[key] for key in ("x", "y", "w", "h")],
+        rpn_negative_iou=training.rpn_min_overlap,
+        rpn_positive_iou=training.rpn_max_overlap,
+        rpn_sample=training.rpn_mini_batch,
+        roi_negative_iou=training.classifier_min_overlap,
+        roi_positive_iou=training.classifier_max_overlap,
+        roi_sample=model.roi_mini_batch,
+        ground_truth_regions=training.gt_as_roi,
+        proposals=ProposalSettings(
+            pre_nms_top_n=training.rpn_pre_nms_top_N,
+            post_nms_top_n=training.rpn_nms_max_boxes,
+            nms_iou=training.rpn_nms_overlap_threshold,
+        ),
+        loss_weights={
+            "rpn_class": training.lambda_rpn_class,
+            "rpn_box": training.lambda_rpn_regr,
+            "rcnn_class": training.lambda_cls_class,
+            "rcnn_box": training.lambda_cls_regr,
+        },
+    )
+
+
+def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSettings:
+    """How detections are made, of `evaluation_config` or `inference_config`."""
+    return DetectionSettings(
+        pre_nms_top_n=block.rpn_pre_nms_top_N,
+        post_nms_top_n=block.rpn_nms_max_boxes,
+        rpn_nms_iou=block.rpn_nms_overlap_threshold,
+        score_threshold=block.object_confidence_thres,
+        nms_iou=block.classifier_nms_overlap_threshold,
+        max_detections=block.classifier_nms_max_boxes,
+    )

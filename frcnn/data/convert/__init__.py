@@ -1,0 +1,1 @@
+"""Conversion of KITTI and COCO data sets to the TFRecords of TAO's converter."""

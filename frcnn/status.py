@@ -1,0 +1,52 @@
+"""status.json, the file by which TAO's tools follow a job: one JSON object per line."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+log = logging.getLogger(__name__)
+
+Status = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED"]
+Verbosity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def append_status(
+    path: Path,
+    status: Status,
+    message: str,
+    *,
+    verbosity: Verbosity = "INFO",
+    data: Mapping[str, object] | None = None,
+    graphical: Mapping[str, object] | None = None,
+    kpi: Mapping[str, object] | None = None,
+) -> None:
+    """Append a line; one that cannot be written is no reason to end a job.
+
+    Args:
+        path: the file.
+        status: one of TAO's five states.
+        message: what happened.
+        verbosity: how grave it is.
+        data: keys beside these, such as `epoch`.
+        graphical: figures to plot.
+        kpi: figures that judge the result.
+    """
+    now = datetime.now()
+    record: dict[str, object] = {
+        "date": f"{now.month}/{now.day}/{now.year}",  # TAO: nothing is padded
+        "time": f"{now.hour}:{now.minute}:{now.second}",
+        "status": status,
+        "verbosity": verbosity,
+        "message": message,
+        **(data or {}),
+    }
+    record |= {key: dict(part) for key, part in (("graphical", graphical), ("kpi", kpi)) if part}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        log.warning("%s could not be written: %s", path, error.strerror)
