@@ -19,7 +19,7 @@ from frcnn.bridge.assign import assign
 from frcnn.bridge.convert import format_of, read_spec_as
 from frcnn.bridge.files import write_text
 from frcnn.errors import FrcnnError, RunError, SpecError
-from frcnn.folder import holds_run, logged
+from frcnn.folder import logged
 from frcnn.paths import PathFinder, load_mounts
 from frcnn.spec.check import check_export
 from frcnn.spec.dataset_export import COCOConfig, DatasetExportConfig, KITTIConfig
@@ -86,9 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-missing-labels", action="store_true", help="images without a label file have no objects")
     add("--allow-scores", action="store_true", help="accept labels with a 16th column, a detector's output")
     add("--mount", action="append", default=[], metavar="FROM=TO", help="where a container's path is here")
-    add("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
+    add("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
     add("overrides", nargs="*", metavar="path=value", help="settings to change, kitti_config.val_split=20")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -232,15 +239,19 @@ def _report(
 
     title = f"{output}: {sum(f.images for f in summary.folds):,} images in {summary.files:,} record files"
     log.info("%s", render(conversion_table(summary, title=title)))
-    if spec.kitti_config and spec.kitti_config.partition_mode == "random" and len(summary.folds) == 2:
-        log.info("validation_fold: 0 trains on fold 001 and validates on fold 000")
+    validates = 0 if fold is None else fold
+    if len(summary.folds) == 2 and validates < 2:
+        trains = 1 - validates
+        log.info(
+            "validation_fold: %d trains on fold %03d and validates on fold %03d", validates, trains, validates
+        )
     log.info("tfrecords_path: '%s'", f"{output.absolute()}{'-*' if plan.folds or any(plan.shards) else ''}")
     if summary.skipped:
         log.info("objects without area are listed in %s%s", output, WARNING_SUFFIX)
     warnings = list(plan.warnings)
     if summary.empty_files:
         warnings.append(
-            f"{summary.empty_files} of {summary.files} files are empty: there are more shards than images, "
+            f"{summary.empty_files} of {summary.files} files are empty: there are more shards than records, "
             "and the original cannot train where the first file is empty. Lower num_shards"
         )
     if plan.missing_labels:
@@ -251,8 +262,24 @@ def _report(
             f"class names with other letters than ASCII are kept as they are: {', '.join(foreign)}. "
             "The original fails on them or leaves letters out"
         )
+    if lost := [number for number, found in enumerate(summary.folds) if not found.records]:
+        warnings.append(f"no records are left in fold {', '.join(f'{number:03d}' for number in lost)}")
+    changed = [f.copies or f.filtered or f.cut for f in summary.folds]
+    if fold is None and len(changed) > 1 and any(changed):
+        warnings.append(
+            "the sample modifier changed every fold, also the one to validate on; -f 0 spares fold 000"
+        )
+    modifier = spec.sample_modifier_config
+    targets = {*modifier.source_to_target_class_mapping.values()}
+    if unknown := [name for name in modifier.minimum_target_class_imbalance if name not in targets]:
+        warnings.append(f"minimum_target_class_imbalance of {', '.join(unknown)} is of no target class")
     if fold is not None and fold >= len(summary.folds):
         warnings.append(f"-f {fold}: no file is of fold {fold:03d}, so no fold was left as it is")
+    elif fold is not None and len(summary.folds) < plan.folds:
+        warnings.append(
+            f"-f {fold}: a partition is empty and has no number, so fold {fold:03d} may be training data; "
+            "the sample modifier left it as it is"
+        )
     for warning in warnings:
         log.warning("warning: %s", warning)
     return warnings
@@ -320,7 +347,7 @@ def _logging(folder: Path | None, *, verbose: bool) -> Iterator[None]:
         finally:
             package.removeHandler(console)
         return
-    if holds_run(folder):
+    if (folder / "config.yaml").exists():
         raise SpecError("the folder holds a training run", where=folder, hint="-r ANOTHER_FOLDER")
     status = folder / "status.json"
     with ExitStack() as stack:

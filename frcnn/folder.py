@@ -22,8 +22,8 @@ def is_first_process() -> bool:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was started in a folder."""
-    return (folder / "config.yaml").exists()
+    """Whether a run was started in a folder, or a conversion left its results there."""
+    return (folder / "config.yaml").exists() or (folder / "results.json").exists()
 
 
 @contextmanager

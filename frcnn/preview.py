@@ -31,7 +31,8 @@ STEPS = {
 def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path]:
     """Draw a sheet per step that the settings switch on, and one of all steps together.
 
-    A row is an image, first as validation would see it, then as the first epochs would.
+    On its own a step happens every time, whatever its probability. A row is an image, first as validation
+    would see it, then as the first epochs would.
 
     Args:
         app: settings.
@@ -41,7 +42,7 @@ def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path
     count = min(IMAGES, len(dataset))
     numbers = [i * (len(dataset) - 1) // max(count - 1, 1) for i in range(count)]
     written = []
-    for name, config in _single_steps(app.augmentation_config):
+    for name, config in _single_steps(app.augmentation_config, gray=dataset.channels == 1):
         spec = replace(app, augmentation_config=config)
         steps = build.augmentation(spec, tao_quirks=app.run.tao_quirks)
         plain, augmented = (
@@ -65,15 +66,18 @@ def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path
     return written
 
 
-def _single_steps(config: AugmentationConfig) -> Iterator[tuple[str, AugmentationConfig]]:
-    """The configuration of each step that does something, alone, and of all."""
+def _single_steps(config: AugmentationConfig, *, gray: bool) -> Iterator[tuple[str, AugmentationConfig]]:
+    """The configuration of each step that does something, alone and always, and of all as they are."""
     neutral = AugmentationConfig()
     for name, (block, fields) in STEPS.items():
         given, still = getattr(config, block), getattr(neutral, block)
         amounts = [field for field in fields if field not in ("rotate_probability", "contrast_center")]
+        if gray and block == "color_augmentation":
+            continue
         if any(getattr(given, field) != getattr(still, field) for field in amounts):
-            single = replace(still, **{field: getattr(given, field) for field in fields})
-            yield name, replace(neutral, **{block: single})
+            values = {field: getattr(given, field) for field in fields}
+            certain = {field: 1.0 for field in fields if field.endswith("_probability")}
+            yield name, replace(neutral, **{block: replace(still, **(values | certain))})
         else:
             log.info("no sheet of %s: %s.%s switches it on", name, block, amounts[0])
     yield "all", config

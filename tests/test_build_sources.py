@@ -117,3 +117,20 @@ def test_two_json_files_need_two_sources(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(coco([], [])))
     with pytest.raises(DataError, match="a data source of its own"):
         read_sources(spec((tmp_path / "*.json", tmp_path)), Run(), validation=False)
+
+
+def test_a_source_of_the_fold_alone_only_validates(tmp_path, caplog):
+    """One glob per fold (spec-and-data 4.1): only no training file at all would be an error."""
+    records = write_shards(tmp_path / "records")
+    settings = spec(
+        (records / "t-fold-000*", records),
+        (records / "t-fold-001*", records),
+        validation="validation_fold: 0",
+    )
+    assert [source.index.frames[0] for source in read_sources(settings, Run(), validation=True)] == [
+        "image_2/0"
+    ]
+    assert [source.index.frames[0] for source in read_sources(settings, Run(), validation=False)] == [
+        "image_2/1"
+    ]
+    assert "is fold 0 only: none of it is training data" in caplog.text

@@ -8,6 +8,7 @@ from tiny_data import label, write_image, write_kitti
 from frcnn.convert import main
 from frcnn.data.readers.shards import find_records
 from frcnn.data.readers.tfrecord import read_records
+from frcnn.entry.main import main as train
 
 SPEC = """kitti_config {
   root_directory_path: 'kitti'
@@ -76,7 +77,7 @@ def test_run_again_with_other_shards(convert, folder):
     assert [name[-14:] for name in names] == ["00000-of-00002", "00001-of-00002"] * 2
     assert (folder / "out" / "train2-fold-000-of-002").exists()
     assert len([1 for path in find_records("out/train-*") for _ in read_records(path)]) == 4
-    assert "1 of 4 files are empty: there are more shards than images" in said
+    assert "1 of 4 files are empty: there are more shards than records" in said
 
 
 def test_the_same_input_gives_the_same_bytes(convert, folder):
@@ -295,3 +296,35 @@ def test_missing_arguments(capsys, arguments):
         main(arguments)
     assert info.value.code == 2
     assert "usage: convert_dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["sample_modifier_config.max_training_samples=1"], "no records are left in fold 000, 001"),
+        (
+            [
+                "sample_modifier_config.source_to_target_class_mapping={car: car}",
+                "sample_modifier_config.filter_samples_containing_only=[car]",
+            ],
+            "-f 0 spares fold 000",
+        ),
+        (
+            ["sample_modifier_config.minimum_target_class_imbalance={nope: 2}"],
+            "minimum_target_class_imbalance of nope is of no target class",
+        ),
+        (["kitti_config.val_split=0", "-f", "0"], "fold 000 may be training data"),
+    ],
+)
+def test_settings_that_do_other_than_meant_are_said(convert, more, words):
+    assert words in convert(*more)
+
+
+def test_the_fold_to_validate_on_is_the_one_that_was_left_alone(convert):
+    assert "validation_fold: 1 trains on fold 000 and validates on fold 001" in convert("-f", "1")
+
+
+def test_training_does_not_replace_the_results_of_a_conversion(convert, folder, capsys):
+    convert("-r", "report")
+    assert train("train", [f"hydra.run.dir={folder / 'report'}", "backbone=resnet10"]) == 2
+    assert "the folder holds a run" in capsys.readouterr().err

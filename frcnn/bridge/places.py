@@ -1,7 +1,7 @@
 """Where each value of a prototxt file stands, found by walking protobuf's own tokens."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
@@ -27,6 +27,7 @@ class Places:
     """Line and column (both from 1) of every field, list item and map entry, by dotted path."""
 
     of: dict[str, Place] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)  # member of a oneof -> the later one that counts
     unknown: list[Unknown] = field(default_factory=list)
 
     def find(self, path: str) -> Place | None:
@@ -72,11 +73,21 @@ class _Walker:
             self.tokens.TryConsume(":")
             if name in known:
                 self.places.of[inner] = place
+                self.choose(known, name, path)
                 self.values(known[name], inner)
             else:
                 self.places.unknown.append(Unknown(inner, name, message, place))
                 self.skip()
             _ = self.tokens.TryConsume(",") or self.tokens.TryConsume(";")
+
+    def choose(self, known: Mapping[str, Setting], name: str, path: str) -> None:
+        """Note the members of a oneof that another one replaces."""
+        prefix = f"{path}." if path else ""
+        self.places.replaced.pop(f"{prefix}{name}", None)
+        for other, item in known.items():
+            rival = item.oneof and item.oneof == known[name].oneof and other != name
+            if rival and f"{prefix}{other}" in self.places.of:
+                self.places.replaced[f"{prefix}{other}"] = f"{prefix}{name}"
 
     def values(self, item: Setting, path: str) -> None:
         if item.shape == "one":

@@ -1,5 +1,6 @@
 """TAO's prototxt spec files, read and written through protobuf's own text format."""
 
+import logging
 import math
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from frcnn.bridge.places import find_places
 from frcnn.errors import SpecError
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message, Setting, settings_of
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".txt", ".prototxt", ".pbtxt")
 
@@ -71,6 +74,10 @@ def parse_as(root: type[Root], text: str, *, source: str = "<string>") -> Parsed
     places = find_places(text, root)
     if places.unknown:
         raise SpecError.of(unknown_fields(places.unknown, source, root), where=source)
+    for lost, kept in places.replaced.items():
+        # TAO: the last member of a oneof counts, and the parser says nothing.
+        line, _ = places.of[lost]
+        log.warning("%s:%d: %s does not count, as %s comes later", source, line, lost, kept)
     comments = bool(re.search(r"^[^'\"\n]*#", text, re.MULTILINE))
     return Parsed(_read(root, proto), source, places, {}, comments)
 

@@ -129,6 +129,8 @@ def _data_set(
         channels=channels(spec),
         min_size=min_size,
         seed=spec.random_seed,
+        other_sizes=preprocessing.enable_auto_resize
+        or spec.model_config.input_image_config.size_min is not None,
     )
     return dataset, table
 
@@ -141,10 +143,15 @@ def read_sources(spec: Experiment, run: Run, *, validation: bool) -> list[Source
         return [read(data.validation_data_source, fold=None, validation=True)]
     fold, sources = data.validation_fold, data.data_sources
     # Of several sources some may lack the fold: they only train. A single one has to have it.
-    split = [source for source in sources if fold is not None and _has_fold(source, fold)] or sources
+    split = [source for source in sources if fold is not None and _has_fold(source, fold)] or [*sources]
     without = [] if validation else [source for source in sources if source not in split]
     for source in without:
         log.warning("%s has no fold %s: all of it is training data", source.tfrecords_path, fold)
+    if not validation and fold is not None:
+        only = [source for source in split if all(in_fold(path, fold) for path in _records(source))]
+        for source in only if len(only) < len(sources) else ():
+            log.warning("%s is fold %s only: none of it is training data", source.tfrecords_path, fold)
+            split.remove(source)
     found = [
         *(read(source, fold=fold, validation=validation) for source in split),
         *(read(source, fold=None, validation=False) for source in without),
@@ -154,9 +161,13 @@ def read_sources(spec: Experiment, run: Run, *, validation: bool) -> list[Source
 
 
 def _has_fold(source: DataSource, fold: int) -> bool:
+    return any(in_fold(path, fold) for path in _records(source))
+
+
+def _records(source: DataSource) -> list[Path]:
+    """The record files of a source; none where it is of another kind."""
     pattern = source.tfrecords_path
-    is_records = layout_of(pattern)[0] is Layout.RECORDS
-    return is_records and any(in_fold(path, fold) for path in find_records(pattern))
+    return find_records(pattern) if layout_of(pattern)[0] is Layout.RECORDS else []
 
 
 def _read(

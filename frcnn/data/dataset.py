@@ -25,6 +25,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         channels: 3 for RGB images, 1 for gray.
         min_size: (width, height) in the network input below which an object is dropped.
         seed: what chance starts from.
+        other_sizes: whether a file may be of another size than its label says; boxes are scaled to it then.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class DetectionDataset(Dataset[Sample | DataError]):
         channels: int = 3,
         min_size: tuple[float, float] = (1.0, 1.0),
         seed: int = 0,
+        other_sizes: bool = True,
     ) -> None:
         self.index = index
         self.transforms = tuple(transforms)
-        self.channels, self.min_size, self.seed = channels, min_size, seed
+        self.channels, self.min_size, self.seed, self.other_sizes = channels, min_size, seed, other_sizes
         self._warned = False
 
     def __len__(self) -> int:
@@ -98,10 +100,20 @@ class DetectionDataset(Dataset[Sample | DataError]):
         labelled = (int(self.index.sizes[number][0]), int(self.index.sizes[number][1]))
         if labelled == size:
             return boxes
+        swapped = labelled == size[::-1]
+        if not (self.other_sizes or swapped):
+            raise DataError(
+                "the image is not of the size that its label says",
+                where=self.index.path(number),
+                found=f"{size[1]}x{size[0]}",
+                allowed=f"{labelled[1]}x{labelled[0]}",
+                hint="convert the data again; with enable_auto_resize boxes are scaled to the file",
+            )
         if not self._warned:
             self._warned = True
+            what = "boxes are taken as they are" if swapped else "boxes are scaled to the file"
             _log.warning(
-                "%s is %dx%d, its label says %dx%d; boxes are scaled to the file (said once)",
-                *(self.index.path(number), size[1], size[0], labelled[1], labelled[0]),
+                "%s is %dx%d, its label says %dx%d; %s (said once)",
+                *(self.index.path(number), size[1], size[0], labelled[1], labelled[0], what),
             )
-        return boxes * box_factors([labelled], size=size)
+        return boxes if swapped else boxes * box_factors([labelled], size=size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from frcnn.data.geometry import Geometry
 from frcnn.data.index import Index, Source, concatenate
 from frcnn.data.table import Counts, DataTable, SourceTable
-from frcnn.data.transforms import box_sizes, clip_boxes
+from frcnn.data.transforms import box_sizes, clip_boxes, place_boxes
 from frcnn.errors import DataError
 from frcnn.spec.values import plain_name
 
@@ -132,8 +132,7 @@ def _fates(index: Index, *, geometry: Geometry, min_size: tuple[float, float]) -
         degenerate = (width <= 0) | (height <= 0)
         sizes = index.sizes[images[rows]]
         placement = geometry(sizes)
-        boxes = boxes * torch.from_numpy(placement.factors(sizes)).float()
-        boxes = boxes - torch.tensor([*placement.corner, *placement.corner])
+        boxes = place_boxes(boxes, sizes, placement)
         width, height = box_sizes(clip_boxes(boxes, size=placement.output))
         fates[rows][((width < min_size[0]) | (height < min_size[1])).numpy()] = _SMALL
         fates[rows][((width <= 0) | (height <= 0)).numpy()] = _OUTSIDE
@@ -150,8 +149,17 @@ def _names(index: Index) -> dict[str, int]:
 def _warn_other_sizes(source: Source, geometry: Geometry) -> None:
     """Say once that images are not of the network's size and will be padded or cropped."""
     content, corner, output = geometry(source.index.sizes)
+    if corner != (0, 0):
+        beyond = (output + corner[::-1] > content).any(axis=1)
+        if beyond.any():
+            height, width = content[int(beyond.argmax())]
+            _log.warning(
+                "%s: the crop reaches beyond %d of %d images (one is %dx%d by then); it is black there",
+                *(source.name, int(beyond.sum()), len(content), width, height),
+            )
+        return
     others = (content != output).any(axis=1)
-    if others.any() and corner == (0, 0):
+    if others.any():
         one = int(others.argmax())
         (height, width), (found_height, found_width) = output[one], content[one]
         _log.warning(
@@ -178,7 +186,9 @@ def _check_objects(
         if plain_name(name) not in keys and (match := difflib.get_close_matches(plain_name(name), keys, n=1))
     ]
     if len(without) < len(table.kept):
-        _log.warning("%s data: no objects of %s. %s", split, ", ".join(without), "; ".join(near))
+        _log.warning(
+            "%s data: no objects of %s%s", split, ", ".join(without), "".join(f"; {n}" for n in near)
+        )
         return
     total = sum((source.total for source in table.sources), Counts())
     dropped = ", ".join(

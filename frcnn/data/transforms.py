@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from frcnn.data.geometry import Geometry
+from frcnn.data.geometry import Geometry, Placement, Sizes
 
 Transform: TypeAlias = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
@@ -53,12 +53,26 @@ def place(image: Tensor, boxes: Tensor, _: Generator, *, geometry: Geometry) -> 
     TAO: padding is black before normalisation, so that the network sees -mean / scale there.
     """
     before = np.array([image.shape[1:]])
-    content, corner, output = geometry(before)
-    size = (int(content[0, 0]), int(content[0, 1]))
-    if size != image.shape[1:]:
-        image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-    image = window(image, corner, size=(int(output[0, 0]), int(output[0, 1])), fill=0.0)
-    return image, boxes * box_factors(before, size=size) - torch.tensor([*corner, *corner])
+    placement = geometry(before)
+    boxes = place_boxes(boxes, before, placement)
+    height, width = placement.content[0].tolist()
+    if (height, width) != image.shape[1:]:
+        image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
+    height, width = placement.output[0].tolist()
+    return window(image, placement.corner, size=(height, width), fill=0.0), boxes
+
+
+def place_boxes(boxes: Tensor, sizes: Sizes, placement: Placement) -> Tensor:
+    """Where boxes (n, 4) of images of `sizes` (n, 2), or of one size (1, 2), lie after `place`.
+
+    They end where the picture ends, at the window's edge or before it: what is cut away cannot come back
+    when the image is moved later.
+    """
+    corner = torch.tensor([*placement.corner, *placement.corner])
+    boxes = boxes * torch.from_numpy(placement.factors(sizes)).float() - corner
+    ends = np.minimum(placement.output, placement.content - np.array(placement.corner)[::-1])
+    limits = torch.from_numpy(np.maximum(ends, 0)).to(boxes.dtype)[:, [1, 0, 1, 0]]
+    return torch.minimum(boxes.clamp(min=0), limits)
 
 
 def window(image: Tensor, corner: tuple[int, int], *, size: tuple[int, int], fill: float) -> Tensor:

@@ -235,6 +235,14 @@ def _augmentation(spec: Experiment) -> Iterator[Finding]:
             elif size is not None and stop - start != getattr(size, side) != REQUIRED:
                 allowed = f"{start + getattr(size, side)}: crop_{low} plus the {side} of the network input"
                 yield path, f"the crop is not of the network's {side}", stop, allowed
+    if size is not None and pre.output_image_min and not pre.enable_auto_resize:
+        path, allowed = "augmentation_config.preprocessing.output_image_min", "0, or size_min (model=dynamic)"
+        yield (
+            path,
+            "keeps the aspect of images, and the network has a fixed size",
+            pre.output_image_min,
+            allowed,
+        )
     if size is None and any((pre.crop_right, pre.crop_bottom, pre.scale_width, pre.scale_height)):
         path = "augmentation_config.preprocessing"
         yield path, "crop and scale need a fixed input size", "size_min", "size_height_width, or neither"
@@ -321,8 +329,9 @@ def _sample_modifier(spec: DatasetExportConfig) -> Iterator[Finding]:
                 where, allowed = f"{path}.{name}.{i}", ", ".join(targets) or "none"
                 yield where, "is no value of source_to_target_class_mapping", target, allowed
     seen: dict[str, str] = {}
-    for name in modifier.source_to_target_class_mapping:
-        if (other := seen.setdefault(name.lower(), name)) != name:
+    mapping = modifier.source_to_target_class_mapping
+    for name in mapping:
+        if mapping[other := seen.setdefault(name.lower(), name)] != mapping[name]:
             where = f"{path}.source_to_target_class_mapping"
             yield where, "two keys differ only in case", f"{other}, {name}", "one spelling"
     data: KITTIConfig | COCOConfig | None = spec.kitti_config or spec.coco_config

@@ -7,6 +7,7 @@ from frcnn.spec.evaluation import EvaluationConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message as _Message
 from frcnn.spec.fields import children, settings_of, walk
+from frcnn.spec.model import ImageType
 
 
 def class_names(data: DatasetConfig) -> list[str]:
@@ -54,5 +55,10 @@ def dead_fields(spec: Experiment) -> Iterator[str]:
                 yield f"{path}.{name} has no effect: the network input has a fixed size"
     elif pre.enable_auto_resize:
         yield f"{path}.enable_auto_resize has no effect: with size_min every image is resized"
+    colour = spec.augmentation_config.color_augmentation
+    if image.image_type == ImageType.GRAY_SCALE:
+        for name in ("color_shift_stddev", "hue_rotation_max", "saturation_shift_max", "contrast_scale_max"):
+            if getattr(colour, name):
+                yield f"augmentation_config.color_augmentation.{name} has no effect: images are gray"
     if image.size_min is not None and image.size_min.min != pre.output_image_min:
         yield f"{path}.output_image_min {pre.output_image_min} counts, not size_min {image.size_min.min}"

@@ -183,3 +183,15 @@ def test_files(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"enc_key: '\xe9'")
     with pytest.raises(SpecError, match="UTF-8"):
         prototxt.load(tmp_path / "latin.txt")
+
+
+def test_a_second_member_of_a_oneof_is_said(caplog):
+    spec = prototxt.loads(
+        "dataset_config { validation_fold: 1\n validation_data_source { } }", source="s.txt"
+    )
+    assert spec.dataset_config.validation_fold is None  # TAO: the last one counts
+    place = "s.txt:1: dataset_config.validation_fold does not count"
+    assert place in caplog.text
+    caplog.clear()
+    prototxt.loads("dataset_config { validation_fold: 1 } dataset_config { validation_fold: 0 }")
+    assert not caplog.records

@@ -1,6 +1,7 @@
 """Numbers from the facts (spec-and-data 5.2 and 5.4), and what must hold for every draw."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from frcnn.data import augment as A
+from frcnn.data.geometry import Geometry, fixed, shortest_side
+from frcnn.data.transforms import place
 
 BOX = torch.tensor([[2.0, 1.0, 6.0, 4.0]])
 
@@ -158,6 +161,74 @@ def test_a_filled_box_stays_in_its_box(name: str, data: st.DataObject) -> None:
         assert (bounds[2:] - bounds[:2]).min() <= 1 or name in ("rotate", "all")
 
 
+GEOMETRIES: dict[str, Geometry] = {
+    "stretched": partial(fixed, size=(60, 80), auto_resize=True),
+    "cut or padded": partial(fixed, size=(60, 60), auto_resize=False),
+    "scaled and cropped": partial(fixed, size=(50, 70), auto_resize=True, scale=(1.3, 1.2), crop=(9, 11)),
+    "varying": partial(shortest_side, shortest=50, longest=90),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("options", ["translate", "zoom", "rotate", "all"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_boxes_and_pixels_agree_through_the_whole_chain(name: str, options: str, data: st.DataObject) -> None:
+    """What the window cuts away does not come back, and labels may reach beyond the file."""
+    height, width = data.draw(st.integers(40, 90)), data.draw(st.integers(40, 90))
+    x1, y1 = data.draw(st.integers(-8, width - 12)), data.draw(st.integers(-8, height - 12))
+    x2, y2 = data.draw(st.integers(x1 + 12, width + 8)), data.draw(st.integers(y1 + 12, height + 8))
+    image = torch.full((1, height, width), A.GRAY)
+    image[:, max(y1, 0) : y2, max(x1, 0) : x2] = 255.0
+    box = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32)
+    generator = seeded(data.draw(st.integers(0, 2**31)))
+    image, boxes = place(image, box, generator, geometry=GEOMETRIES[name])
+    found, boxes = A.move(image, boxes, generator, **SPATIAL[options])
+    size = torch.tensor([found.shape[2], found.shape[1]] * 2)
+    bounds = boxes[0].clamp(min=0).minimum(size)
+    filled = (found[0] > A.GRAY + 50).nonzero()
+    if not len(filled):
+        return
+    (top, left), (bottom, right) = filled.amin(0).tolist(), (filled.amax(0) + 1).tolist()
+    inside = torch.tensor([left, top, right, bottom], dtype=torch.float32)
+    # Stretching has blurred the object's edges by up to a pixel before it is moved.
+    assert (inside[:2] >= bounds[:2] - 2).all()
+    assert (inside[2:] <= bounds[2:] + 2).all()
+    turned = options in ("rotate", "all") and bool((boxes[0] != bounds).any())
+    if not turned:
+        assert (inside - bounds).abs().max() <= 2
+
+
+def test_steps_come_in_the_originals_order() -> None:
+    """Flip, shift, zoom, turn as one product, output to source, against row vectors as the facts write them."""
+    width, height = 40, 30
+    options: dict[str, Any] = {
+        "hflip_probability": 1.0,
+        "vflip_probability": 1.0,
+        "translate": (7.0, 5.0),
+        "zoom": (1.2, 1.7),
+        "rotate_max": 0.5,
+    }
+    draw = torch.rand(9, generator=seeded(3)).double().tolist()
+    x, y = math.floor(draw[2] * 15) - 7, math.floor(draw[3] * 11) - 5
+    ratio = 1.2 + draw[4] * 0.5
+    left, top = draw[5] * (width - width / ratio), draw[6] * (height - height / ratio)
+    angle = (2 * draw[8] - 1) * 0.5
+    rows = np.eye(3)
+    for step in (
+        np.array([[-1, 0, 0], [0, 1, 0], [width, 0, 1]]),
+        np.array([[1, 0, 0], [0, -1, 0], [0, height, 1]]),
+        np.array([[1, 0, 0], [0, 1, 0], [x, y, 1]]),
+        np.array([[ratio, 0, 0], [0, ratio, 0], [-left * ratio, -top * ratio, 1]]),
+        A.turned(angle, width, height).T,
+    ):
+        rows = step @ rows  # a new step is put in front: it is the first that an output pixel passes
+    _, boxes = A.move(torch.zeros(1, height, width), BOX, seeded(3), **options)
+    corners = np.array([[2, 1, 1], [6, 1, 1], [6, 4, 1], [2, 4, 1]]) @ np.linalg.inv(rows)
+    expected = [*corners[:, :2].min(axis=0), *corners[:, :2].max(axis=0)]
+    np.testing.assert_allclose(boxes[0].numpy(), expected, atol=1e-4)
+
+
 def test_no_hue_and_no_saturation_is_the_identity() -> None:
     matrix, offset = A.colour_matrix(contrast=0, contrast_center=0.5, hue=0, saturation=0, brightness=0)
     np.testing.assert_allclose(matrix, np.eye(3), atol=1e-12)
@@ -196,6 +267,23 @@ def test_brightness_is_one_value_for_all_channels_within_two_deviations() -> Non
     # A normal cut at two deviations has a standard deviation of 0.8796.
     assert float(shift.std()) == pytest.approx(0.8796, abs=0.03)
     assert abs(float(shift.mean())) < 0.06
+
+
+def test_contrast_and_hue_end_at_their_limits() -> None:
+    """Normals of half the limit, cut at two deviations."""
+    image = torch.tensor([255.0, 0, 0])[:, None, None]
+    dark = torch.full((3, 1, 1), 100.0)
+    contrast = [
+        float(A.recolour(dark, BOX, seeded(i), contrast_max=0.4, contrast_center=0.0)[0][0]) / 100 - 1
+        for i in range(1000)
+    ]
+    assert 0.36 < max(map(abs, contrast)) <= 0.4001
+    greens = [float(A.recolour(image, BOX, seeded(i), hue_max=30.0)[0][1]) for i in range(1000)]
+    limit = max(
+        A.colour_matrix(contrast=0, contrast_center=0, hue=h, saturation=0, brightness=0)[0][0, 1]
+        for h in (-30, 30)
+    )
+    assert 0.85 * limit < max(greens) / 255 <= limit + 1e-6
 
 
 def test_colours_are_clipped() -> None:

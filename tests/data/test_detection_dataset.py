@@ -102,6 +102,29 @@ def test_the_recorded_size_scales_boxes(tmp_path: Path, caplog: pytest.LogCaptur
     assert "a.png is 8x8, its label says 32x16" in caplog.text
 
 
+def test_sizes_the_wrong_way_round_are_not_taken_for_a_scale(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Width and height swapped in a label file: its coordinates are the file's all the same."""
+    root = write_kitti(tmp_path, LABELS)
+    data = dataset(root)
+    write_image(root / "image_2" / "a.png", width=16, height=32)
+    assert data._boxes_in((32, 16), 0)[0].tolist() == [2, 2, 10, 12]
+    assert "boxes are taken as they are" in caplog.text
+
+
+def test_without_resize_another_size_is_an_error(tmp_path: Path) -> None:
+    """`prepare` counted objects by the label's size, so scaling here would lose some without a word."""
+    root = write_kitti(tmp_path, LABELS)
+    steps = chain(
+        geometry=partial(fixed, size=(16, 32), auto_resize=False), mean=(0, 0, 0), scale=1.0, bgr=False
+    )
+    data = DetectionDataset(indexed(root), transforms=steps, other_sizes=False)
+    write_image(root / "image_2" / "a.png", width=8, height=8)
+    with pytest.raises(DataError, match=r"a\.png: the image is not of the size that its label says"):
+        data[0]
+
+
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     data = dataset(write_kitti(tmp_path, LABELS))
     (tmp_path / "image_2" / "b.png").write_bytes(b"")

@@ -177,7 +177,7 @@ def test_a_class_without_objects_is_a_warning(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         run(source([[("car", 1, 1, 5, 5), ("persons", 1, 1, 5, 5)]]))
     assert caplog.messages == [
-        "training data: no objects of Human. map 'persons', which is close to 'person'"
+        "training data: no objects of Human; map 'persons', which is close to 'person'"
     ]
 
 
@@ -234,3 +234,10 @@ def test_without_ignore_classes_areas_are_those_of_the_reader() -> None:
     assert table.sources[0].unmapped == {"dontcare": 8, "DontCare": 1, "tree": 1}
     index, _ = run(source(AREAS))
     assert index.max_ignored == 0 and not index.ignored.any()
+
+
+def test_a_crop_beyond_the_images_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    cars: Objects = [("car", 1, 1, 9, 5)]
+    geometry = partial(fixed, size=(10, 20), auto_resize=True, crop=(6, 0))
+    prepare([source([cars])], class_mapping={"car": "car"}, geometry=geometry, max_objects=5)
+    assert "the crop reaches beyond 1 of 1 images (one is 20x10 by then)" in caplog.text

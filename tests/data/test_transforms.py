@@ -26,10 +26,21 @@ def keep(image: torch.Tensor, size: tuple[int, int], **more: Any) -> tuple[torch
 
 
 def test_stretching_doubles_with_half_pixel_centres() -> None:
-    found, boxes = stretch(torch.tensor([[[0.0, 100.0]]]), (1, 4))
+    found, _ = stretch(torch.tensor([[[0.0, 100.0]]]), (1, 4))
     # Centres of the new pixels lie at -0.25, 0.25, 0.75 and 1.25 of the old ones.
     torch.testing.assert_close(found, torch.tensor([[[0.0, 25.0, 75.0, 100.0]]]))
+    _, boxes = stretch(torch.zeros(1, 4, 8), (4, 16))
     torch.testing.assert_close(boxes, torch.tensor([[4.0, 1.0, 12.0, 4.0]]))
+
+
+def test_boxes_end_where_the_picture_ends() -> None:
+    """What a window cuts away, or a label has beyond its file, must not come back when the image moves."""
+    wide = torch.tensor([[-3.0, 1.0, 50.0, 4.0]])
+    geometry = partial(fixed, size=(6, 20), auto_resize=False)
+    _, cut = T.place(torch.zeros(1, 6, 60), wide, Generator(), geometry=geometry)
+    torch.testing.assert_close(cut, torch.tensor([[0.0, 1.0, 20.0, 4.0]]))
+    _, padded = T.place(torch.zeros(1, 6, 8), wide, Generator(), geometry=geometry)
+    torch.testing.assert_close(padded, torch.tensor([[0.0, 1.0, 8.0, 4.0]]))
 
 
 def test_shrinking_is_antialiased_and_keeps_fractions() -> None:
@@ -51,13 +62,13 @@ def test_the_same_size_changes_nothing() -> None:
 def test_padding_is_black_and_cropping_keeps_the_top_left() -> None:
     found, boxes = keep(ramp(2, 4, 1) + 1, (3, 3))
     torch.testing.assert_close(found, torch.tensor([[[1.0, 2, 3], [5, 6, 7], [0, 0, 0]]]))
-    torch.testing.assert_close(boxes, BOX)
+    torch.testing.assert_close(boxes, torch.tensor([[2.0, 1.0, 3.0, 2.0]]))  # as much as is left of it
 
 
 def test_a_crop_starts_at_its_corner_and_takes_boxes_along() -> None:
     found, boxes = keep(ramp(4, 4, 1), (2, 3), crop=(2, 1))
     torch.testing.assert_close(found, torch.tensor([[[6.0, 7, 0], [10, 11, 0]]]))
-    torch.testing.assert_close(boxes, BOX - torch.tensor([2.0, 1, 2, 1]))
+    torch.testing.assert_close(boxes, torch.tensor([[0.0, 0.0, 2.0, 2.0]]))  # of (0, 0, 4, 3)
 
 
 def test_scale_comes_before_the_crop() -> None:

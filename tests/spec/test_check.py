@@ -6,6 +6,7 @@ from specs import TINY
 from frcnn.bridge import prototxt
 from frcnn.errors import SpecError
 from frcnn.spec.check import check
+from frcnn.spec.model import ImageType
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 
 
@@ -110,6 +111,17 @@ def test_dead_fields_are_named():
     assert [line.partition(" ")[0] for line in dead_fields(spec)] == [
         "model_config.rfcn_mode",
         "training_config.output_model",
+    ]
+
+
+def test_colour_of_gray_images_is_named():
+    spec = prototxt.loads(
+        TINY + "augmentation_config { color_augmentation { hue_rotation_max: 9 contrast_center: 0.5 } }"
+    )
+    assert list(dead_fields(spec)) == []
+    spec.model_config.input_image_config.image_type = ImageType.GRAY_SCALE
+    assert list(dead_fields(spec)) == [
+        "augmentation_config.color_augmentation.hue_rotation_max has no effect: images are gray"
     ]
 
 

@@ -145,7 +145,8 @@ def _images(data: Mapping[str, Any], path: Path, folder: str) -> tuple[list[Coco
     images: dict[str, CocoImage] = {}
     for entry in data["images"]:
         where = f"{path}, image {entry['id']}"
-        name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
+        name = entry.get("file_name")
+        height, width = (_whole(entry.get(side)) for side in ("height", "width"))
         if not isinstance(name, str) or os.path.isabs(name) or ".." in name.split("/"):  # noqa: PTH117
             raise DataError("file_name is no path below the image folder", where=where, found=name)
         if not all(isinstance(side, int) and 0 < side < 2**31 for side in (height, width)):
@@ -159,6 +160,11 @@ def _images(data: Mapping[str, Any], path: Path, folder: str) -> tuple[list[Coco
     return list(images.values()), sum(map(len, annotations.values()))
 
 
+def _whole(value: Any) -> Any:
+    """A whole number that JSON spells 32.0 as what it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _file_warnings(entries: Sequence[Mapping[str, Any]], folder: Path, path: Path) -> list[str]:
     """What will go wrong when the images are read in training."""
     warnings = []
@@ -169,7 +175,15 @@ def _file_warnings(entries: Sequence[Mapping[str, Any]], folder: Path, path: Pat
         warnings.append(
             f"{path}: images have several suffixes ({found}), but records are read with one image_extension"
         )
-    if missing := missing_files(folder, names):
+    missing = missing_files(folder, names)
+    if len(missing) == len(names):
+        raise DataError(
+            "none of the images is there",
+            where=folder,
+            found=f"no {missing[0]}",
+            hint="img_dir_names are relative to root_directory_path",
+        )
+    if missing:
         warnings.append(f"{folder}: {len(missing)} of {len(names)} images are not there, {missing[0]} first")
     return warnings
 

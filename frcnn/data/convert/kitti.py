@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,6 +125,9 @@ def plan_sequences(reader: KittiReader, *, file: str, partitions: int, shards: i
             found=f"no {_first(missing)}",
             hint=f"{file} lists frames without {reader.extension}, relative to {reader.images}",
         )
+    shared = [frame for frame, count in Counter(f for part in divided for f in {*part}).items() if count > 1]
+    if shared:
+        plan.warnings.append(f"{len(shared)} frames are in several folds, {_first(shared)} among them")
     if empty := sum(not part for part in divided):
         plan.warnings.append(
             f"{len(sequences)} sequences do not fill {partitions} partitions: {empty} are empty, and the "

@@ -131,13 +131,14 @@ def write_set(
             for shard, part in enumerate(split_shards(partition, shards)):
                 name = record_name(output.name, fold=number, folds=plan.folds, shard=shard, shards=shards)
                 summary.files += 1
-                summary.empty_files += not part
                 with open(staging / name, "wb") as file:
                     for image in islice(images, len(part)):
                         warnings.update((item.key, item.box) for item in image.skipped)
                         summary.skipped.update(item.name for item in image.skipped)
-                        file.write(image.record * _count(image, fold, modifier, number))
+                        for _ in range(_count(image, fold, modifier, number)):
+                            file.write(image.record)
                         advance()
+                    summary.empty_files += not file.tell()
                     sync(file)
         if warnings:
             with open(staging / f"{output.name}{WARNING_SUFFIX}", "wb") as file:
@@ -155,8 +156,8 @@ def _count(image: Converted, fold: Fold, modifier: SampleModifier, number: int) 
     fold.copies += max(wanted - 1, 0)
     fold.cut += wanted - written
     fold.records += written
-    for _ in range(written):
-        fold.objects.update(image.classes)
+    for name, count in Counter(image.classes).items():
+        fold.objects[name] += count * written
     return written
 
 

@@ -1,6 +1,7 @@
 """COCO's detection labels: one JSON file with the images, the categories and the boxes of a data set."""
 
 import json
+import logging
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from frcnn.data.readers.files import check_images, read_bytes, read_text, with_s
 from frcnn.data.readers.headers import image_sizes
 from frcnn.errors import DataError
 
+_log = logging.getLogger(__name__)
 _LISTS = ("images", "categories", "annotations")
 _MAX_FILE = 8 << 30  # bytes; COCO's largest is 0.45 GB
 _ID = "a whole number or a text"
@@ -143,21 +145,26 @@ def _by_id(entries: Sequence[Any], what: str, path: Path) -> dict[int | str, Ent
 def _by_image(
     entries: Sequence[Any], images: Mapping[int | str, Entry], path: Path
 ) -> dict[int | str, list[Entry]]:
-    """Annotations by the id of their image."""
+    """Annotations by the id of their image; those of images that are not listed are left out, and said.
+
+    A subset of a data set is often made by cutting its list of images only.
+    """
     found: dict[int | str, list[Entry]] = {}
+    orphans = 0
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
             where = f"{path}, annotation entry {position}"
             raise DataError("the annotation is no object", where=where, found=_short(entry))
         key: Any = entry.get("image_id")
-        if type(key) not in (int, str) or key not in images:
-            raise DataError(
-                "the annotation belongs to no image",
-                where=f"{path}, annotation {_short(entry.get('id', f'entry {position}'))}",
-                found=f"image_id {_short(key)}",
-                allowed=f"an id in images: {_short([*images])}",
-            )
-        found.setdefault(key, []).append(entry)
+        if type(key) not in (int, str):
+            where = f"{path}, annotation {_short(entry.get('id', f'entry {position}'))}"
+            raise DataError("the annotation names no image", where=where, found=f"image_id {_short(key)}")
+        if key in images:
+            found.setdefault(key, []).append(entry)
+        else:
+            orphans += 1
+    if orphans:
+        _log.warning("%s: %d annotations belong to no image and are left out", path, orphans)
     return found
 
 

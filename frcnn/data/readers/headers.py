@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from frcnn.data.readers.files import open_regular
 from frcnn.errors import DataError
@@ -89,4 +89,5 @@ def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that Pillow refuses with `error`."""
     if isinstance(error, FileNotFoundError):
         return DataError("the image does not exist", where=path)
-    return DataError("the image cannot be read", where=path, found=error, allowed="a whole PNG or JPEG file")
+    found = "no image format that we know" if isinstance(error, UnidentifiedImageError) else error
+    return DataError("the image cannot be read", where=path, found=found, allowed="a whole PNG or JPEG file")

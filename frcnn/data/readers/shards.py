@@ -81,6 +81,7 @@ def select_fold(files: Sequence[Path], fold: int, *, validation: bool) -> list[P
     if not inside:
         raise DataError(
             f"no record file belongs to validation fold {fold}",
+            where="dataset_config.validation_fold",
             found=f"{len(files)} files, {files[0].name} first" if files else "no files",
             allowed=f"folds {', '.join(map(str, folds))}" if folds else "file names that carry fold-###-of-",
         )
@@ -89,8 +90,10 @@ def select_fold(files: Sequence[Path], fold: int, *, validation: bool) -> list[P
     if len(inside) == len(files):
         raise DataError(
             f"validation fold {fold} takes every record file and leaves none for training",
+            where="dataset_config.validation_fold",
             found=f"{len(files)} files, {files[0].name} first",
-            hint="a conversion with val_split 0 names its only partition fold 000",
+            hint="a conversion with val_split 0 names its only partition fold 000; without validation_fold "
+            "all of it is training data",
         )
     return [path for path in files if not in_fold(path, fold)]
 
