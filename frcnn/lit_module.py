@@ -31,7 +31,7 @@ class LitFasterRCNN(pl.LightningModule):
         l1: weight of the L1 penalty.
         l2: weight of the L2 penalty, which the optimizer applies; it is part of the logged loss.
         seed: seed of the random choice of anchors and regions.
-        stored: texts that checkpoints carry (spec and whole configuration).
+        stored: what checkpoints carry: spec and whole configuration as texts, traits of an imported network.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LitFasterRCNN(pl.LightningModule):
         l1: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
-        stored: Mapping[str, str] | None = None,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.evaluation = detector, evaluation

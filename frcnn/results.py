@@ -20,6 +20,7 @@ from frcnn.report import training as report
 from frcnn.report.plots import precision_recall_figure
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
+from frcnn.weights.report import LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,12 @@ def store_settings(app: App, folder: Path) -> None:
         texts = stored_texts(app)
         write_text(folder / "spec.txt", texts["spec"])
         write_text(folder / "config.yaml", texts["config"])
+
+
+def store_report(report: LoadReport, folder: Path) -> None:
+    """weights.json: what became of each layer of pretrained weights."""
+    if is_first_process():
+        write_text(folder / "weights.json", json.dumps(report.to_dict(), indent=2) + "\n")
 
 
 def collect(app: App, validation: ValidationMap, command: str, *, seconds: float) -> dict[str, Any]:

@@ -28,11 +28,21 @@ from frcnn.errors import RunError, SpecError
 from frcnn.folder import claimed, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
-from frcnn.report.tables import data_table, render
+from frcnn.model.detector import FasterRCNN, channel_plan
+from frcnn.report.summary import summary_rows
+from frcnn.report.tables import data_table, render, rows_table
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
+from frcnn.start import locate_weights, start
 from frcnn.unavailable import refuse_unavailable
-from frcnn.weights.checkpoint import finished_epochs, load_weights, refuse_other_network
+from frcnn.weights.checkpoint import (
+    apply_traits,
+    finished_epochs,
+    load_weights,
+    refuse_other_network,
+    stored_channels,
+    stored_traits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +62,28 @@ def train(app: App, folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
     with _run(app, folder, "train") as status:
+        locate_weights(app)
+        begin = start(app, folder / "checkpoints" / "last.ckpt")
+        log.info("%s", _summary(app, begin.detector))
+        if begin.report is not None:
+            log.info("%s", begin.report.table())
+        if app.run.dry_run:
+            status.write("SUCCESS", "The network was described; nothing was trained.")
+            return None
         data = _prepare(app)
-        last = folder / "checkpoints" / "last.ckpt" if app.run.resume else None
         results.store_settings(app, folder)
+        if begin.report is not None:
+            results.store_report(begin.report, folder)
         module = LitFasterRCNN(
-            detector=build.build_detector(app),
+            detector=begin.detector,
             evaluation=build.detection_settings(app.evaluation_config),
             make_optimizer=build.optimizer(app),
             rate=build.schedule(app, tao_quirks=app.run.tao_quirks),
             l1=build.penalty(app, "L1"),
             l2=build.penalty(app, "L2"),
             seed=app.random_seed,
-            stored=results.stored_texts(app),
+            stored=results.stored_texts(app) | begin.traits,
         )
-        log.info("%s", _summary(module))
         validation, progress = _validation(app), TrainingProgress()
         checkpoints = CheckpointInterval(
             folder / "checkpoints",
@@ -79,14 +97,14 @@ def train(app: App, folder: Path) -> float | None:
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
         trainer = _trainer(app, folder, callbacks, logger=build_loggers(app, folder))
-        start = time.perf_counter()
+        since = time.perf_counter()
         with _lightning(folder):
-            trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
+            trainer.fit(module, datamodule=data.module, ckpt_path=begin.checkpoint, weights_only=True)
             epochs = trainer.current_epoch
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
-        found = results.collect(app, validation, "train", seconds=time.perf_counter() - start)
+        found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
             "model": "checkpoints/last.ckpt",
             "images_per_second": progress.images_per_second,
@@ -109,8 +127,9 @@ def evaluate(app: App, folder: Path) -> float | None:
         if data.validation is None:
             hint = "set validation_fold or validation_data_source, or give spec=FILE with one of them"
             raise SpecError("there is no validation data", where="dataset_config", hint=hint)
-        detector = build.build_detector(app)
+        detector = build.build_detector(app, plan=stored_channels(app.run.model_path))
         load_weights(detector, app.run.model_path)
+        apply_traits(detector, stored_traits(app.run.model_path))
         results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
@@ -162,8 +181,9 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     last = folder / "checkpoints" / "last.ckpt"
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
-    if app.run.resume and last.exists():
-        _check_resume(app, last)
+    before = last if app.run.resume else Path(app.training_config.resume_from_model)
+    if command == "train" and before.suffix == ".ckpt" and before.exists():
+        _check_resume(app, before)
     options = app.run
     model = Path(options.model_path) if options.model_path else None
     status = StatusWriter(folder / "status.json")
@@ -312,10 +332,17 @@ def _share_or_number(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 
 
-def _summary(module: LitFasterRCNN) -> str:
-    total = sum(p.numel() for p in module.detector.parameters())
-    trained = sum(p.numel() for p in module.detector.parameters() if p.requires_grad)
-    return f"{total:,} parameters, {trained:,} of them trained"
+def _summary(app: App, detector: FasterRCNN) -> str:
+    """The network block by block, for an input of the usual size."""
+    image, regions = app.model_config.input_image_config, app.evaluation_config.rpn_nms_max_boxes
+    size = image.size_height_width
+    shortest = image.size_min.min if image.size_min else 0
+    height, width = (size.height, size.width) if size else (shortest, shortest)
+    with torch.device("meta"):
+        twin = build.build_detector(app, plan=channel_plan(detector))
+    rows = summary_rows(twin, size=(height, width), channels=build.channels(app), regions=regions)
+    title = f"{app.model_config.arch}, input {width}x{height}, {regions} regions"
+    return render(rows_table(rows, title=title))
 
 
 @contextmanager

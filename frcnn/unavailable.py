@@ -22,9 +22,6 @@ def refuse_unavailable(app: App, command: str) -> None:
     if command == "train":
         neutral = {
             "training_config.enable_qat": False,
-            "training_config.pretrained_weights": "",
-            "training_config.retrain_pruned_model": "",
-            "training_config.resume_from_model": "",
             "training_config.model_parallelism": [],
         }
     for path, _, value in walk(app):

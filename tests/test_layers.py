@@ -9,12 +9,20 @@ LEVELS = [
     {"errors"},
     {"spec", "ops"},
     {"bridge", "model", "data", "metrics", "checkpoint_io", "paths", "folder", "status"},
-    {"optim", "report.tables", "report.colours", "report.draw", "report.plots", "report.conversion"},
+    {
+        "optim",
+        "report.tables",
+        "report.colours",
+        "report.draw",
+        "report.plots",
+        "report.conversion",
+        "report.summary",
+    },
     {"callbacks", "datamodule", "weights"},
     {"lit_module", "loggers", "report.training"},
     {"build", "unavailable"},
     {"results", "convert"},
-    {"run", "preview", "import_weights", "reference"},
+    {"run", "preview", "start", "import_weights", "reference"},
     {"config", "entry"},
 ]
 

@@ -2,7 +2,7 @@
 
 from frcnn.build.data import Data, build_data, locate_data, read_sources
 from frcnn.build.images import augmentation, channels, geometry, is_bgr, means, transforms
-from frcnn.build.network import build_detector, detection_settings
+from frcnn.build.network import build_detector, detection_settings, imagenet_target
 from frcnn.build.training import optimizer, penalty, schedule
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "channels",
     "detection_settings",
     "geometry",
+    "imagenet_target",
     "is_bgr",
     "locate_data",
     "means",

@@ -1,15 +1,24 @@
 """The network of a spec, and how it makes detections."""
 
-from frcnn.build.images import channels
+from collections.abc import Mapping
+
+from frcnn.build.images import channels, is_bgr, means
 from frcnn.model.backbones import build_backbone
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.experiment import Experiment
+from frcnn.spec.run import App
 from frcnn.spec.values import class_names
+from frcnn.weights.sources import Target
 
 
-def build_detector(spec: Experiment) -> FasterRCNN:
-    """The detector of `model_config` and of the losses in `training_config`."""
+def build_detector(spec: Experiment, *, plan: Mapping[str, int] | None = None) -> FasterRCNN:
+    """The detector of `model_config` and of the losses in `training_config`.
+
+    Args:
+        spec: settings.
+        plan: the channel plan of a pruned network, layer -> output channels; None for the arch's own.
+    """
     model, training = spec.model_config, spec.training_config
     std = training.classifier_regr_std
     return FasterRCNN(
@@ -21,9 +30,12 @@ def build_detector(spec: Experiment) -> FasterRCNN:
             all_projections=model.all_projections,
             pool_size=model.roi_pooling_config.pool_size,
             pool_size_2x=model.roi_pooling_config.pool_size_2x,
+            stride_on_3x3=isinstance(spec, App) and spec.run.stride_on_3x3,
             dropout_rate=model.dropout_rate,
             drop_connect_rate=model.drop_connect_rate,
             activation=model.activation.activation_type if model.activation else "",
+            dynamic_size=model.input_image_config.size_height_width is None,
+            channels=plan,
         ),
         num_classes=len(class_names(spec.dataset_config)),
         anchor_scales=model.anchor_box_config.scale,
@@ -50,6 +62,18 @@ def build_detector(spec: Experiment) -> FasterRCNN:
             "rcnn_class": training.lambda_cls_class,
             "rcnn_box": training.lambda_cls_regr,
         },
+        channels=plan,
+    )
+
+
+def imagenet_target(spec: Experiment) -> Target:
+    """What ImageNet weights have to be made for."""
+    image = spec.model_config.input_image_config
+    return Target(
+        arch=spec.model_config.arch,
+        means=tuple(means(spec)),
+        scale=image.image_scaling_factor,
+        bgr=is_bgr(spec),
     )
 
 

@@ -6,13 +6,17 @@ from torch import Tensor, nn
 
 from frcnn.ops import winograd
 
+_RECENT = 10  # the share of the steps so far that running statistics are of: one tenth
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` (same state dict) with three differences.
 
-    Running statistics are bias-corrected: step t weighs its batch by `max(1 / t, momentum)`, with
+    Running statistics are bias-corrected: step t weighs its batch by `max(10 / (t + 9), momentum)`, with
     t = `num_batches_tracked`. They are usable after one step, where a small momentum alone keeps most of
-    the initial zeros and ones for a hundred. Weights from elsewhere keep their statistics if t starts large.
+    the initial zeros and ones for a hundred, and about the last tenth of the steps dominates them, where a
+    plain average would be of networks that are long gone. Weights from elsewhere keep their statistics if t
+    starts large.
 
     `frozen` uses the running statistics in training too; gamma and beta still train unless their
     requires_grad says otherwise.
@@ -64,7 +68,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, counts: Tensor | int) -> None:
         self.num_batches_tracked.add_(counts)
-        weight = self.num_batches_tracked.float().reciprocal().clamp(min=self.momentum, max=1) * counts
+        steps = self.num_batches_tracked.float()
+        weight = (_RECENT / (steps + _RECENT - 1)).clamp(min=self.momentum, max=1) * counts
         self.running_mean.lerp_(mean, weight)
         self.running_var.lerp_(variance, weight)
 

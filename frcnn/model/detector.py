@@ -136,6 +136,11 @@ class FasterRCNN(nn.Module):
             output, proposals, image_sizes, settings=settings, stds=self.roi_stds, nms_form=self.nms_form
         )
 
+    def limit_activations(self, ceiling: float | None) -> None:
+        """End every ReLU at a value; None ends none. Not part of the state dict."""
+        for part in (self.trunk, self.rpn, self.head.body):
+            part.ceiling = ceiling
+
     # Chains
 
     def losses(

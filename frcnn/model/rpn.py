@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frcnn.model.backbones.blocks import glorot
+from frcnn.model.backbones.blocks import glorot, relu
 from frcnn.ops.boxes import clip, decode
 from frcnn.ops.nms import NmsForm, nms, take, top_k
 
@@ -54,10 +53,11 @@ class Rpn(nn.Module):
         self.rpn_conv1 = glorot(nn.Conv2d(in_channels, hidden_channels, 3, padding=1))
         self.rpn_out_class = glorot(nn.Conv2d(hidden_channels, num_anchors, 1))
         self.rpn_out_regress = glorot(nn.Conv2d(hidden_channels, 4 * num_anchors, 1))
+        self.ceiling: float | None = None  # as in `Blocks`
 
     def forward(self, features: Tensor) -> RpnOutput:
         """(B, Cf, Hf, Wf) -> scores and deltas per anchor."""
-        hidden = F.relu_(self.rpn_conv1(features))
+        hidden = relu(self.rpn_conv1(features), self.ceiling)
         return RpnOutput(self.rpn_out_class(hidden), self.rpn_out_regress(hidden))
 
 

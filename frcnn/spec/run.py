@@ -57,6 +57,11 @@ class Run(Message):
     resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))
     spec_folder: str = option("folder of the spec; relative paths are tried there too", default="")
     overwrite: bool = option("replace a run that the folder holds", default=False)
+    stride_on_3x3: bool = option(
+        "bottlenecks of ResNets stride as torchvision's do, not on the first 1x1 as TAO's", default=False
+    )
+    relu6: bool = option("ReLUs end at 6, as in torchvision's and timm's MobileNets", default=False)
+    dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 
 

@@ -1,1 +1,1 @@
-"""Weights in files: our checkpoints."""
+"""Weights in files: our checkpoints, and what others wrote."""

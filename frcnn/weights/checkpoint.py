@@ -1,10 +1,13 @@
 """Our checkpoints: the weights of a detector and the settings that it was made from."""
 
 import logging
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
@@ -15,10 +18,12 @@ from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
+from frcnn.weights.load import Layers, channel_plan_of
 
 log = logging.getLogger(__name__)
 
 PREFIX = "detector."
+TRAITS = ("relu6", "activation_scales")
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -27,8 +32,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, broken, or not written by `frcnn`.
     """
-    if str(path).endswith((".hdf5", ".h5", ".tlt", ".onnx", ".engine", ".etlt")):
-        raise WeightsError("is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run")
+    if (suffix := Path(path).suffix) in (".hdf5", ".h5", ".tlt", ".onnx", ".engine", ".etlt"):
+        hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it"
+        raise WeightsError(
+            "is no checkpoint of frcnn",
+            where=path,
+            allowed="a .ckpt file of a run",
+            hint=hint if suffix in (".hdf5", ".h5", ".tlt") else None,
+        )
     content = AtomicCheckpointIO().load_checkpoint(Path(path))
     if not isinstance(content, dict) or "frcnn" not in content:
         raise WeightsError("is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run")
@@ -70,8 +81,10 @@ def refuse_other_network(app: App, path: str | Path) -> None:
     Raises:
         SpecError: names what differs.
     """
-    stored = yaml.loads(load_checkpoint(path)["frcnn"]["config"], source=str(path))
+    document = yaml.parse(load_checkpoint(path)["frcnn"]["config"], source=str(path))
+    stored, strides = document.spec, document.extra.get("run", {}).get("stride_on_3x3", False)
     pairs = {
+        "run.stride_on_3x3": (strides, app.run.stride_on_3x3),
         "model_config": (stored.model_config, app.model_config),
         "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
         "the optimizer": (_kind(stored), _kind(app)),
@@ -104,3 +117,46 @@ def load_weights(detector: FasterRCNN, path: str | Path) -> None:
         raise WeightsError("does not fit the network of its settings", where=path, found=found)
     with torch.no_grad():
         detector.load_state_dict(weights)
+
+
+def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str, Any]) -> None:
+    """Write a checkpoint of a network that was not trained here: as a run does, with no epoch behind it.
+
+    Args:
+        detector: the network.
+        path: a .ckpt file.
+        stored: what its key `frcnn` holds: the texts `spec` and `config`, and of an imported network
+            `imported` (what became of each layer), `activation_scales` (layer -> largest absolute output) and
+            `relu6` (whether its activations end at 6).
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    state = {PREFIX + name: value for name, value in detector.state_dict().items()}
+    content = {"epoch": -1, "global_step": 0, "pytorch-lightning_version": version("pytorch-lightning")}
+    AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state, "frcnn": dict(stored)}, path)
+
+
+def read_layers(path: str | Path) -> Layers:
+    """A checkpoint's weights by layer, as a start for another network."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, value in load_checkpoint(path)["state_dict"].items():
+        *_, layer, tensor = name.split(".")
+        layers.setdefault(layer, {})[tensor] = value
+    return layers
+
+
+def stored_traits(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of an imported network beside its weights: `relu6`, `activation_scales`."""
+    stored = load_checkpoint(path)["frcnn"]
+    return {name: stored[name] for name in TRAITS if name in stored}
+
+
+def apply_traits(detector: FasterRCNN, traits: Mapping[str, Any]) -> None:
+    """Let a network compute as the one that it was imported from."""
+    detector.limit_activations(6.0 if traits.get("relu6") else None)
+
+
+def stored_channels(path: str | Path) -> dict[str, int]:
+    """The channel plan of a checkpoint's network: the shapes of its weights are the plan."""
+    return channel_plan_of(read_layers(path))

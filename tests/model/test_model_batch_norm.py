@@ -18,12 +18,13 @@ def test_one_step_is_enough_for_the_statistics():
 
 
 def test_first_steps_average_later_ones_decay():
-    bn = BatchNorm2d(3, momentum=0.4)
+    bn = BatchNorm2d(3, momentum=0.85)
     means = [batch(seed).mean((0, 2, 3)) for seed in range(3)]
     for seed in range(3):
         bn(batch(seed))
-    # Weights max(1/t, 0.4): 1, 1/2, 0.4.
-    torch.testing.assert_close(bn.running_mean, 0.6 * (means[0] + means[1]) / 2 + 0.4 * means[2])
+    # Weights max(10 / (t + 9), 0.85): 1, 10/11, 0.85.
+    second = means[0] / 11 + means[1] * 10 / 11
+    torch.testing.assert_close(bn.running_mean, 0.15 * second + 0.85 * means[2])
 
 
 def test_imported_statistics_move_slowly():

@@ -15,9 +15,11 @@ from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.model.rpn import Proposals, RpnOutput
 
 DATA = Path(os.environ.get("FRCNN_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-CASE = DATA / "tao_reference" / "resnet10.json.gz"
+CASES = DATA / "tao_reference"
+COUNTS = {"resnet10": 6_127_357, "mobilenet_v2": 2_828_989}
 TENSORS = {
     "kernel": "weight",
+    "depthwise_kernel": "weight",
     "bias": "bias",
     "gamma": "weight",
     "beta": "bias",
@@ -25,7 +27,7 @@ TENSORS = {
     "moving_variance": "running_var",
 }
 
-pytestmark = pytest.mark.skipif(not CASE.exists(), reason="no shared reference data")
+pytestmark = pytest.mark.skipif(not CASES.exists(), reason="no shared reference data")
 
 
 def weight(name, shape, scales):
@@ -37,14 +39,21 @@ def weight(name, shape, scales):
     elif last.startswith(("beta", "moving_mean", "bias")):
         values = 0.2 * random.randn(*shape)
     else:
-        values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[:-1])) * scales.get(name.split("|")[0], 0.8)
+        fan = shape[0] * shape[1] if last.startswith("depthwise") else np.prod(shape[:-1])
+        values = random.randn(*shape) * np.sqrt(2 / fan) * scales.get(name.split("|")[0], 0.8)
     order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[len(shape)]
+    order = (2, 3, 0, 1) if last.startswith("depthwise") else order
     return torch.from_numpy(values.astype(np.float32).transpose(order).copy())
 
 
+@pytest.fixture(scope="module", params=COUNTS)
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def model():
-    with gzip.open(CASE, "rt") as file:
+def model(name):
+    with gzip.open(CASES / f"{name}.json.gz", "rt") as file:
         case = json.load(file)
     options = case["options"]
     model = FasterRCNN(
@@ -61,18 +70,20 @@ def model():
         if layer["class_name"] == "TimeDistributed"
     }
     loaded = 0
-    for name, weights in case["layers"]:
+    for layer, weights in case["layers"]:
         for path, shape in weights:
-            tensor = getattr(layers[wrapped.get(name, name)], TENSORS[path.rsplit("/", 1)[-1].split(":")[0]])
-            tensor.data.copy_(weight(f"{name}|{path}", shape, case["scales"]))
+            tensor = getattr(
+                layers[wrapped.get(layer, layer)], TENSORS[path.rsplit("/", 1)[-1].split(":")[0]]
+            )
+            tensor.data.copy_(weight(f"{layer}|{path}", shape, case["scales"]))
             loaded += tensor.numel()
-    assert loaded == 6_127_357
+    assert loaded == COUNTS[name]
     return model
 
 
 @pytest.fixture(scope="module")
-def expected():
-    arrays = np.load(CASE.with_name("resnet10.npz"))
+def expected(name):
+    arrays = np.load(CASES / f"{name}.npz")
     return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 

@@ -75,8 +75,9 @@ def test_double_crops_are_halved_in_stage_four(double, side):
     body = backbone.body.eval()
     crops = torch.rand(2, 256, side, side)
     with torch.no_grad():
-        stage = body.run_block(4, crops, None)
-    assert stage.shape == (2, 512)
+        stage, vectors = body.run_block(4, crops, None), body(crops)
+    assert stage.shape == (2, 512, 3, 3)
+    torch.testing.assert_close(vectors, stage.mean((2, 3)))
     assert body.block_4a_conv_1.stride == ((2, 2) if double else (1, 1))
 
 

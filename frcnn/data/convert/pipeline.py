@@ -24,7 +24,7 @@ from frcnn.errors import RunError
 
 _CHUNK = 32  # images that a process gets at a time
 _AHEAD = 4  # chunks per process that are read or wait to be written
-_MANY = 2048  # images from which on further processes are worth their start
+_MANY = 4000  # images; starting processes takes longer than reading fewer
 
 
 class Skipped(NamedTuple):

@@ -1,0 +1,212 @@
+"""Import of a whole TAO detector, as `scripts/import_weights.py` offers it."""
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from frcnn import build, results
+from frcnn.bridge.assign import assign
+from frcnn.bridge.convert import read_spec
+from frcnn.bridge.document import Document
+from frcnn.errors import FrcnnError, SpecError
+from frcnn.model.backbones import BACKBONES
+from frcnn.spec.check import check
+from frcnn.spec.fields import REQUIRED, settings_of
+from frcnn.spec.model import ImageSizeConfigHeightWidth, ModelConfig
+from frcnn.spec.run import App, Run
+from frcnn.spec.values import class_names
+from frcnn.weights.checkpoint import save_detector
+from frcnn.weights.importer import Imported, guess, import_detector, look
+from frcnn.weights.keras_hdf5 import KerasFile, read_hdf5
+from frcnn.weights.sources import is_name, load_pretrained
+
+log = logging.getLogger(__name__)
+
+KERAS = (".hdf5", ".h5", ".tlt")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of `import_weights`; returns the exit code."""
+    arguments = _parser().parse_intermixed_args(argv)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    logging.getLogger("frcnn").setLevel(logging.INFO)
+    try:
+        items = [item for item in arguments.overrides if not item.startswith("spec=")]
+        specs = [item.removeprefix("spec=") for item in arguments.overrides if item.startswith("spec=")]
+        specs += [arguments.spec] if arguments.spec else []
+        if len(specs) > 1:
+            raise SpecError("one spec at a time", where="command line", found=", ".join(specs))
+        if arguments.key:
+            log.info("the key is not used: an encrypted file has to be decoded first")
+        imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
+        sys.stdout.write(imported.report.table() + "\n")
+        log.info("written: %s", arguments.target)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except FrcnnError as error:
+        sys.stderr.write(traceback.format_exc() if arguments.verbose else f"{error}\n")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  (the last resort: no stack trace unless asked for)
+        text = f"{type(error).__name__}: {error}\n  try: -v shows where this came from\n"
+        sys.stderr.write(traceback.format_exc() if arguments.verbose else text)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="import_weights",
+        description="Make a checkpoint of a whole TAO detector (.hdf5, or a .h5 of weights alone), or of a "
+        "backbone's weights: .pth, .pt, .safetensors, torchvision:NAME, timm:NAME, or a checkpoint. "
+        "The network's settings that the file shows have to agree with the spec's; classes, anchors and the "
+        "normalisation of the input are the spec's.",
+        epilog="example: import_weights model.epoch_12.hdf5 model.ckpt spec=their_spec.txt, "
+        "then evaluate.py model_path=model.ckpt",
+    )
+    parser.add_argument("source", metavar="IN", help="model file, decrypted")
+    parser.add_argument("target", metavar="OUT.ckpt", help="checkpoint to write")
+    parser.add_argument("-e", "--spec", metavar="FILE", help="experiment spec; spec=FILE is the same")
+    parser.add_argument("-k", "--key", metavar="KEY", help="accepted and not used")
+    parser.add_argument("-v", "--verbose", action="store_true", help="stack traces of errors")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change")
+    return parser
+
+
+def import_weights(source: str, target: str, *, spec: str, items: Sequence[str] = ()) -> Imported:
+    """Read a detector's file, build its network and write both as a checkpoint.
+
+    Args:
+        source: a Keras file of TAO's, or whatever `load_pretrained` takes.
+        target: .ckpt file to write.
+        spec: experiment that the network belongs to; arch, crop size and input size may be left out where
+            the file shows them.
+        items: `path=value` over the spec.
+
+    Raises:
+        SpecError: no spec, or one that cannot be used.
+        WeightsError: the file cannot be used, or says otherwise than the spec.
+        RunError: the checkpoint cannot be written.
+    """
+    if Path(target).suffix != ".ckpt":
+        raise SpecError("is no name of a checkpoint", where="OUT.ckpt", found=target, allowed="NAME.ckpt")
+    if is_name(source) or Path(source).suffix.lower() not in KERAS:
+        return _import_start(source, target, spec=spec, items=items)
+    file = read_hdf5(source)
+    if not spec:
+        raise _spec_needed(file)
+    document = read_spec(spec)
+    changed = [assign(document.spec, item) for item in items]
+    _fill_in(document.spec.model_config, file)
+    check(document.spec, locate=_locator(document, changed))
+    app = _app(document)
+    model = app.model_config
+    expected = {
+        "use_bias": model.use_bias,
+        "all_projections": model.all_projections,
+        "use_pooling": model.use_pooling,
+        "pool_size": model.roi_pooling_config.pool_size,
+        "pool_size_2x": model.roi_pooling_config.pool_size_2x,
+        "activation": (model.activation.activation_type if model.activation else "") or "swish",
+        "in_channels": build.channels(app),
+        "num_classes": len(class_names(app.dataset_config)),
+        "num_anchors": len(model.anchor_box_config.scale) * len(model.anchor_box_config.ratio),
+    }
+    imported = import_detector(
+        file, lambda plan: build.build_detector(app, plan=plan), arch=model.arch, expected=expected
+    )
+    if imported.pruned:
+        log.info("%s is pruned: its channel plan is kept", source)
+    if file.relu6:
+        log.warning(
+            "%s was trained for quantisation: its activations end at 6, here too, and nothing is quantised. "
+            "%d activation scales are kept with the checkpoint",
+            *(source, len(imported.activation_scales)),
+        )
+    stored = {
+        **results.stored_texts(app),
+        "imported": imported.report.to_dict(),
+        "activation_scales": imported.activation_scales,
+        "relu6": file.relu6,
+    }
+    save_detector(imported.detector, target, stored=stored)
+    return imported
+
+
+def _import_start(source: str, target: str, *, spec: str, items: Sequence[str]) -> Imported:
+    """Make a checkpoint of weights that are no detector's: what they lack starts as in a training."""
+    if not spec:
+        raise SpecError("needs a spec: these are weights of a backbone", where=source, hint="spec=FILE")
+    document = read_spec(spec)
+    changed = [assign(document.spec, item) for item in items]
+    check(document.spec, locate=_locator(document, changed))
+    app = _app(document)
+    torch.manual_seed(app.random_seed)
+    detector = build.build_detector(app)
+    report = load_pretrained(detector, source, target=build.imagenet_target(app))
+    save_detector(detector, target, stored={**results.stored_texts(app), "imported": report.to_dict()})
+    return Imported(detector, report, pruned=False, activation_scales={})
+
+
+def _spec_needed(file: KerasFile) -> SpecError:
+    archs = guess(file)
+    shown = {"arch": " or ".join(archs) or "unknown", **(look(file, archs[0])[1] if archs else {})}
+    return SpecError(
+        "needs a spec: the file knows neither the classes' names nor how its input is normalised, and its "
+        "anchor ratios are roots of the true ones",
+        where=file.path,
+        found=", ".join(f"{name} {value}" for name, value in shown.items()),
+        hint="spec=FILE, the one that the network was trained with",
+    )
+
+
+def _fill_in(model: ModelConfig, file: KerasFile) -> None:
+    """Take from the file what the spec leaves open, and say so."""
+    if model.arch == REQUIRED:
+        archs = guess(file)
+        if len(archs) != 1:
+            found = " or ".join(archs) or "none"
+            raise SpecError("which one?", where="model_config.arch", found=f"{found} fits {file.path}")
+        model.arch = archs[0]
+        log.info("model_config.arch is %s by the file's layers", model.arch)
+    if model.arch not in BACKBONES:
+        return  # the check names it
+    shown, pool, image = look(file, model.arch)[1], model.roi_pooling_config, model.input_image_config
+    if pool.pool_size == REQUIRED and "pool_size" in shown:
+        pool.pool_size, pool.pool_size_2x = shown["pool_size"], shown.get("pool_size_2x", pool.pool_size_2x)
+        log.info("model_config.roi_pooling_config is %s by the file", pool)
+    if "input_size" not in shown:
+        return
+    height, width = shown["input_size"]
+    size = image.size_height_width
+    if size is None and image.size_min is None:
+        image.size_height_width = ImageSizeConfigHeightWidth(height=height, width=width)
+        log.info("model_config.input_image_config.size_height_width is %s by %s by the file", height, width)
+    elif size is not None and (size.height, size.width) != (height, width):
+        log.warning(
+            "the file is of a network for %s x %s, the spec says %s x %s",
+            height,
+            width,
+            size.height,
+            size.width,
+        )
+
+
+def _locator(document: Document, changed: Sequence[str]) -> Callable[[str], str]:
+    def locate(path: str) -> str:
+        typed = any(path == key or path.startswith(f"{key}.") for key in changed)
+        return f"command line: {path}" if typed else document.locate(path)
+
+    return locate
+
+
+def _app(document: Document) -> App:
+    """The spec as a run has it; paths in it are relative to its folder."""
+    spec, source = document.spec, Path(document.source).resolve()
+    run = Run(source=source.stem, spec_folder=str(source.parent))
+    return App(**{field.name: getattr(spec, field.name) for field in settings_of(type(spec))}, run=run)

@@ -1,0 +1,87 @@
+"""A network block by block: what it holds, what it costs, what of it is frozen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frcnn.model.backbones import Blocks
+from frcnn.model.detector import FasterRCNN
+
+
+def summary_rows(
+    detector: FasterRCNN, *, size: tuple[int, int], channels: int, regions: int
+) -> list[dict[str, Any]]:
+    """A row per block of trunk, RPN and head, and one of totals.
+
+    Runs the network on the meta device, where it costs neither time nor memory; hand it a detector that was
+    built there. Multiplications and additions of convolutions and dense layers count as two operations.
+
+    Args:
+        detector: on the meta device.
+        size: (height, width) of the input.
+        channels: of the input.
+        regions: of an image that pass through the head.
+    """
+    cost: dict[nn.Module, float] = {}
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def measure(layer: nn.Module, _: Any, output: Tensor) -> None:
+        weight: Any = layer.weight
+        places = output[0, 0].numel() if output.dim() == 4 else 1
+        cost[layer] = cost.get(layer, 0.0) + 2.0 * weight.numel() * places * len(output)
+        shapes[layer] = tuple(output.shape[1:])
+
+    layers = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(measure) for layer in layers]
+    try:
+        with torch.no_grad():
+            detector.eval()
+            image = torch.empty(1, channels, *size, device="meta")
+            features = detector.trunk(image)
+            detector.rpn(features)
+            side = detector.crop_size
+            detector.head(torch.empty(regions, features.shape[1], side, side, device="meta"))
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows = [_row(part, block, modules, cost, shapes, size) for part, block, modules in _blocks(detector)]
+    total = {key: sum(row[key] for row in rows) for key in ("layers", "parameters", "trained", "GFLOPs")}
+    return [*rows, {"part": "total", "block": None, **total, "output": None, "stride": None}]
+
+
+def _blocks(detector: FasterRCNN) -> Iterator[tuple[str, int | None, list[nn.Module]]]:
+    for part, chain in (("trunk", detector.trunk), ("head", detector.head.body)):
+        if part == "head":
+            yield "RPN", None, list(detector.rpn.modules())
+        yield from ((part, block, _layers(chain, names)) for block, names in chain.block_layers.items())
+    yield "outputs", None, [detector.head.dense_class, detector.head.dense_regress]
+
+
+def _layers(chain: Blocks, names: list[str]) -> list[nn.Module]:
+    return [chain.get_submodule(name) for name in names]
+
+
+def _row(
+    part: str,
+    block: int | None,
+    modules: list[nn.Module],
+    cost: dict[nn.Module, float],
+    shapes: dict[nn.Module, tuple[int, ...]],
+    size: tuple[int, int],
+) -> dict[str, Any]:
+    run = [module for module in modules if module in shapes]
+    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    shape = shapes[run[-1]] if run else ()
+    is_map = part in ("trunk", "RPN") and len(shape) == 3
+    return {
+        "part": part,
+        "block": block,
+        "layers": len(run),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+        "GFLOPs": sum(cost[module] for module in run) / 1e9,
+        "output": "x".join(map(str, shape)) or None,
+        "stride": round(size[0] / shape[1]) if is_map else None,
+    }

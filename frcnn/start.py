@@ -1,0 +1,144 @@
+"""What a training starts from: a run to go on with, a pruned model, pretrained weights, or nothing."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from frcnn import build
+from frcnn.errors import SpecError, WeightsError
+from frcnn.model.detector import FasterRCNN
+from frcnn.paths import PathFinder, load_mounts
+from frcnn.spec.model import ModelConfig
+from frcnn.spec.run import App
+from frcnn.spec.values import class_names
+from frcnn.weights.checkpoint import (
+    apply_traits,
+    load_weights,
+    read_document,
+    stored_channels,
+    stored_traits,
+)
+from frcnn.weights.importer import guess, import_detector, look
+from frcnn.weights.keras_hdf5 import read_hdf5
+from frcnn.weights.report import LoadReport
+from frcnn.weights.sources import is_name, load_pretrained
+
+log = logging.getLogger(__name__)
+
+KERAS = (".hdf5", ".h5", ".tlt")
+
+# TAO: a pruned model brings its graph; anchors, crops, thresholds and what is frozen are the spec's.
+GRAPH = (
+    *("arch", "use_bias", "all_projections", "use_pooling"),
+    *("dropout_rate", "drop_connect_rate", "activation"),
+)
+
+
+class Start(NamedTuple):
+    """Where a training begins."""
+
+    detector: FasterRCNN
+    checkpoint: Path | None  # of a run to go on with
+    report: LoadReport | None  # of weights that were loaded
+    traits: dict[str, Any]  # of an imported network, to be stored with its checkpoints
+
+
+def locate_weights(app: App) -> None:
+    """Make the path that the training starts from absolute; the original's order decides which that is.
+
+    Raises:
+        DataError: no such file, with the places that were tried.
+    """
+    training = app.training_config
+    finder = PathFinder(spec_folder=app.run.spec_folder, mounts=load_mounts(app.run.mounts))
+    for name in ("resume_from_model", "retrain_pruned_model", "pretrained_weights"):
+        value = getattr(training, name)
+        if value and not app.run.resume:
+            if not is_name(value):
+                setattr(training, name, str(finder.find(value, field=f"training_config.{name}")))
+            return
+
+
+def start(app: App, last: Path) -> Start:
+    """Build the detector of a training.
+
+    A run's own last checkpoint (with `run.resume`) comes first, then `resume_from_model`,
+    `retrain_pruned_model` and `pretrained_weights`, as in the original.
+
+    Args:
+        app: settings; with a pruned model, its graph replaces that of `model_config`.
+        last: the run's last checkpoint, there or not.
+
+    Raises:
+        WeightsError: a file that cannot be used.
+        SpecError: one that is for something else.
+    """
+    training = app.training_config
+    if app.run.resume and last.exists():
+        return _resumed(app, last)
+    if training.resume_from_model:
+        return _resumed(app, Path(training.resume_from_model))
+    if training.retrain_pruned_model:
+        return _retrained(app, Path(training.retrain_pruned_model))
+    detector, traits = build.build_detector(app), {"relu6": True} if app.run.relu6 else {}
+    apply_traits(detector, traits)
+    if not training.pretrained_weights:
+        return Start(detector, None, None, traits)
+    report = load_pretrained(detector, training.pretrained_weights, target=build.imagenet_target(app))
+    return Start(detector, None, report, traits)
+
+
+def _resumed(app: App, path: Path) -> Start:
+    if path.suffix in KERAS:
+        raise SpecError(
+            "a Keras model holds no state to go on with, nor did the original restore any",
+            where="training_config.resume_from_model",
+            found=path,
+            hint=f"training_config.retrain_pruned_model={path} starts with its network and weights",
+        )
+    detector, traits = build.build_detector(app, plan=stored_channels(path)), stored_traits(path)
+    apply_traits(detector, traits)
+    return Start(detector, path, None, traits)
+
+
+def _retrained(app: App, path: Path) -> Start:
+    model, where = app.model_config, "training_config.retrain_pruned_model"
+    if path.suffix not in KERAS:
+        document = read_document(path)
+        _take_graph(model, document.spec.model_config)
+        app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
+        detector = build.build_detector(app, plan=stored_channels(path))
+        load_weights(detector, path)
+        traits = stored_traits(path)
+        apply_traits(detector, traits)
+        return Start(detector, None, None, traits)
+    file = read_hdf5(path)
+    archs = guess(file)
+    if not archs:
+        raise WeightsError("is no network that we know", where=path, found=", ".join(list(file.layers)[:5]))
+    if model.arch not in archs:
+        log.info("model_config.arch is %s, as %s says, not %s", archs[0], where, model.arch)
+        model.arch = archs[0]
+    found = look(file, model.arch)[1]
+    for name in ("use_bias", "all_projections", "use_pooling"):
+        if name in found:
+            setattr(model, name, found[name])
+    expected = {
+        "in_channels": build.channels(app),
+        "num_classes": len(class_names(app.dataset_config)),
+        "num_anchors": len(model.anchor_box_config.scale) * len(model.anchor_box_config.ratio),
+    }
+    imported = import_detector(
+        file, lambda plan: build.build_detector(app, plan=plan), arch=model.arch, expected=expected
+    )
+    traits = {"relu6": file.relu6, "activation_scales": imported.activation_scales}
+    apply_traits(imported.detector, traits)
+    return Start(imported.detector, None, imported.report, traits)
+
+
+def _take_graph(model: ModelConfig, stored: ModelConfig) -> None:
+    for name in GRAPH:
+        before, now = getattr(model, name), getattr(stored, name)
+        if before != now:
+            log.info("model_config.%s is %s, as the pruned model says, not %s", name, now, before)
+            setattr(model, name, now)

@@ -1,0 +1,136 @@
+"""scripts/import_weights.py: from a TAO file and its spec to a checkpoint of our own."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+from keras_files import make, narrow_plan, randomise, write_detector
+from project import ROOT
+from specs import TINY
+
+from frcnn import build
+from frcnn.bridge import yaml
+from frcnn.import_weights import main
+from frcnn.weights.checkpoint import finished_epochs, load_checkpoint, load_weights, read_document
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "spec.txt").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The network of TINY, which has all projections; a resnet:10 has them anyway."""
+    return randomise(make(all_projections=True))
+
+
+def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
+    source, target = write_detector(folder / "m.hdf5", model, scales={"conv1_qdq": 4.5}), folder / "m.ckpt"
+    assert main([str(source), str(target), f"spec={folder / 'spec.txt'}", "-k", "secret"]) == 0
+    printed = capsys.readouterr().out
+    assert "31 of 31 layers loaded" in printed
+    assert "conv1(Conv2d)" in printed
+    assert "end at 6" in caplog.text
+    assert "the key is not used" in caplog.text
+    content = load_checkpoint(target)["frcnn"]
+    assert content["activation_scales"] == {"conv1": 4.5}
+    assert content["relu6"] is True
+    assert [row["status"] for row in content["imported"]["rows"]] == ["Yes"] * 31
+    assert "secret" not in str(content)
+    assert finished_epochs(target) == 0
+    # As evaluation does it.
+    spec = read_document(target)
+    assert spec.extra["run"]["spec_folder"] == str(folder)
+    assert spec.spec.dataset_config == yaml.loads(content["config"]).dataset_config
+    detector = build.build_detector(spec.spec)
+    load_weights(detector, target)
+    theirs = model.state_dict()
+    for name, value in detector.state_dict().items():
+        assert name.endswith("num_batches_tracked") or torch.equal(value, theirs[name])
+
+
+@pytest.mark.skipif(
+    "plan" not in inspect.signature(build.build_detector).parameters, reason="build_detector takes no plan"
+)
+def test_a_pruned_model_keeps_its_channels(folder):
+    source = write_detector(folder / "m.hdf5", make(channels=narrow_plan()))
+    assert main([str(source), str(folder / "m.ckpt"), f"spec={folder / 'spec.txt'}"]) == 0
+    state = load_checkpoint(folder / "m.ckpt")["state_dict"]
+    assert state["detector.trunk.conv1.weight"].shape == (8, 3, 7, 7)
+
+
+def test_what_the_spec_leaves_open_comes_from_the_file(folder, model, caplog):
+    text = TINY.replace("arch: 'resnet:10'", "").replace("roi_pooling_config { pool_size: 2 }", "")
+    (folder / "spec.txt").write_text(text.replace("size_height_width { height: 128 width: 192 }", ""))
+    source = write_detector(folder / "m.hdf5", model)
+    assert main([str(source), str(folder / "m.ckpt"), "-e", str(folder / "spec.txt")]) == 0
+    stored = read_document(folder / "m.ckpt").spec.model_config
+    assert (stored.arch, stored.roi_pooling_config.pool_size) == ("resnet:10", 2)
+    size = stored.input_image_config.size_height_width
+    assert (size.height, size.width) == (128, 192)
+    assert "model_config.arch is resnet:10 by the file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["m.hdf5", "m.ckpt"], ["needs a spec", "arch resnet:10", "num_classes 2", "spec=FILE"]),
+        (["m.hdf5", "m.hdf5", "spec=spec.txt"], ["is no name of a checkpoint"]),
+        (["none.hdf5", "m.ckpt", "spec=spec.txt"], ["no such weight file"]),
+        (["m.hdf5", "m.ckpt", "spec=none.txt"], ["no such file"]),
+        (["m.hdf5", "m.ckpt", "spec=spec.txt", "-e", "spec.txt"], ["one spec at a time"]),
+        (["m.hdf5", "m.ckpt", "spec=spec.txt", "model_config.use_bias=true"], ["use_bias False in the file"]),
+        (["m.hdf5", "m.ckpt", "spec=spec.txt", "model_config.arch=resnet:18"], ["found: resnet:10"]),
+        (
+            ["m.hdf5", "m.ckpt", "spec=spec.txt", "model_config.arch=lenet"],
+            ["command line: model_config.arch"],
+        ),
+        (
+            ["m.hdf5", "m.ckpt", "spec=spec.txt", "model_config.anchor_box_config.ratio=[1,2]"],
+            ["num_anchors 9 in the file", "num_anchors 6 in the settings"],
+        ),
+        (
+            ["m.hdf5", "m.ckpt", "spec=spec.txt", "model_config.anchor_box_config.ratio=[]"],
+            ["model_config.anchor_box_config.ratio", "needs at least one value"],
+        ),
+        (
+            ["m.hdf5", "m.ckpt", "spec=spec.txt", "dataset_config.target_class_mapping.bus=bus"],
+            ["num_classes 2 in the file", "num_classes 3 in the settings"],
+        ),
+    ],
+)
+def test_refusals_write_nothing(folder, model, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(folder)
+    write_detector(folder / "m.hdf5", model)
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert all(word in printed for word in words), printed
+    assert not (folder / "m.ckpt").exists()
+
+
+def test_as_a_script(folder):
+    command = [sys.executable, str(ROOT / "scripts/import_weights.py"), "none.hdf5", str(folder / "m.ckpt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "none.hdf5: there is no such weight file")
+
+
+def test_weights_of_a_backbone_become_a_checkpoint_to_train_from(tmp_path, capsys):
+    """The rest of the network starts as in a training, so that the seed decides it."""
+    from torchvision.models import resnet18
+
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    (tmp_path / "spec.txt").write_text(TINY.replace("'resnet:10'", "'resnet:18'"))
+    for name in ("a.ckpt", "b.ckpt"):
+        arguments = [tmp_path / "resnet18.pth", tmp_path / name, f"spec={tmp_path / 'spec.txt'}"]
+        assert main(list(map(str, arguments))) == 0
+    assert "rpn_conv1" in capsys.readouterr().out
+    first, second = (
+        torch.load(tmp_path / name, weights_only=True)["state_dict"] for name in ("a.ckpt", "b.ckpt")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert main([str(tmp_path / "resnet18.pth"), str(tmp_path / "c.ckpt")]) == 2
+    assert "spec=FILE" in capsys.readouterr().err
