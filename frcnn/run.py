@@ -62,6 +62,7 @@ def train(app: App, folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
     with _run(app, folder, "train") as status:
+        pl.seed_everything(app.random_seed, workers=True, verbose=False)
         locate_weights(app)
         begin = start(app, folder / "checkpoints" / "last.ckpt")
         log.info("%s", _summary(app, begin.detector))
