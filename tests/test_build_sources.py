@@ -134,3 +134,12 @@ def test_a_source_of_the_fold_alone_only_validates(tmp_path, caplog):
         "image_2/1"
     ]
     assert "is fold 0 only: none of it is training data" in caplog.text
+
+
+def test_a_fold_that_nobody_has_is_not_blamed_on_a_plain_source(tmp_path, caplog):
+    """A source without records has no fold at all, which is another thing than having only that fold."""
+    records, kitti = write_shards(tmp_path / "records"), write_kitti(tmp_path / "kitti", {"a": [LABEL]})
+    settings = spec((kitti / "label_2", kitti), (records / "t*", records), validation="validation_fold: 7")
+    with pytest.raises(DataError, match="validation_fold needs TFRecords"):
+        read_sources(settings, Run(), validation=False)
+    assert "only" not in caplog.text

@@ -142,26 +142,37 @@ def read_sources(spec: Experiment, run: Run, *, validation: bool) -> list[Source
     if validation and data.validation_data_source is not None:
         return [read(data.validation_data_source, fold=None, validation=True)]
     fold, sources = data.validation_fold, data.data_sources
-    # Of several sources some may lack the fold: they only train. A single one has to have it.
-    split = [source for source in sources if fold is not None and _has_fold(source, fold)] or [*sources]
-    without = [] if validation else [source for source in sources if source not in split]
-    for source in without:
-        log.warning("%s has no fold %s: all of it is training data", source.tfrecords_path, fold)
-    if not validation and fold is not None:
-        only = [source for source in split if all(in_fold(path, fold) for path in _records(source))]
-        for source in only if len(only) < len(sources) else ():
-            log.warning("%s is fold %s only: none of it is training data", source.tfrecords_path, fold)
-            split.remove(source)
+    split, whole = ([*sources], []) if fold is None else _split(sources, fold, validation=validation)
     found = [
         *(read(source, fold=fold, validation=validation) for source in split),
-        *(read(source, fold=None, validation=False) for source in without),
+        *(read(source, fold=None, validation=False) for source in whole),
     ]
-    weights = [source.source_weight for source in (*split, *without)]
+    weights = [source.source_weight for source in (*split, *whole)]
     return [replace(source, weight=weight) for source, weight in zip(found, weights, strict=True)]
 
 
-def _has_fold(source: DataSource, fold: int) -> bool:
-    return any(in_fold(path, fold) for path in _records(source))
+def _split(
+    sources: Sequence[DataSource], fold: int, *, validation: bool
+) -> tuple[list[DataSource], list[DataSource]]:
+    """The sources that the fold divides, and those that are training data as a whole.
+
+    Of several sources some may lack the fold: they only train. Others may be nothing else: they only
+    validate. If that leaves none, all are divided, and reading them says what is wrong.
+    """
+    marks = [[in_fold(path, fold) for path in _records(source)] for source in sources]
+    split = [source for source, marked in zip(sources, marks, strict=True) if any(marked)]
+    if not split or validation:
+        return split or [*sources], []
+    whole = [source for source, marked in zip(sources, marks, strict=True) if not any(marked)]
+    for source in whole:
+        log.warning("%s has no fold %s: all of it is training data", source.tfrecords_path, fold)
+    mixed = [source for source, marked in zip(sources, marks, strict=True) if any(marked) and not all(marked)]
+    if not (mixed or whole):
+        return split, []
+    for source in split:
+        if source not in mixed:
+            log.warning("%s is fold %s only: none of it is training data", source.tfrecords_path, fold)
+    return mixed, whole
 
 
 def _records(source: DataSource) -> list[Path]:

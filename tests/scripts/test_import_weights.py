@@ -1,6 +1,5 @@
 """scripts/import_weights.py: from a TAO file and its spec to a checkpoint of our own."""
 
-import inspect
 import subprocess
 import sys
 
@@ -53,9 +52,6 @@ def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
         assert name.endswith("num_batches_tracked") or torch.equal(value, theirs[name])
 
 
-@pytest.mark.skipif(
-    "plan" not in inspect.signature(build.build_detector).parameters, reason="build_detector takes no plan"
-)
 def test_a_pruned_model_keeps_its_channels(folder):
     source = write_detector(folder / "m.hdf5", make(channels=narrow_plan()))
     assert main([str(source), str(folder / "m.ckpt"), f"spec={folder / 'spec.txt'}"]) == 0

@@ -11,11 +11,12 @@ from typing import Any
 from frcnn.data.convert.kitti import missing_files
 from frcnn.data.convert.pipeline import Converted, Plan, Skipped
 from frcnn.data.convert.records import Frame, record
+from frcnn.data.readers.fields import FLOAT32_MAX
 from frcnn.data.readers.files import read_text
 from frcnn.data.readers.kitti import Label
 from frcnn.errors import DataError
+from frcnn.spec.values import plain_name
 
-_FLOAT32_MAX = 3.4028234e38
 _NOWHERE = (0.0, 0.0, 0.0)
 
 
@@ -129,8 +130,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _categories(entries: Sequence[Mapping[str, Any]], path: Path) -> dict[object, str]:
     names: dict[object, str] = {}
     for entry in entries:
-        # TAO: traffic light is trafficlight in the records.
-        name = str(entry.get("name", "")).replace(" ", "").lower()
+        name = plain_name(str(entry.get("name", "")))  # TAO: traffic light is trafficlight in the records
         if not name:
             raise DataError("a category has no name", where=f"{path}, category {entry['id']}")
         names[entry["id"]] = name
@@ -193,7 +193,7 @@ def _box(value: object, where: str) -> tuple[float, float, float, float]:
     finite = [
         number
         for number in numbers
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _FLOAT32_MAX / 2
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < FLOAT32_MAX / 2
     ]
     if len(numbers) != 4 or len(finite) != 4:
         raise DataError("bbox is no box", where=where, found=str(value)[:80], allowed="[x, y, width, height]")

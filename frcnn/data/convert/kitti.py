@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from frcnn.data.convert.partition import SEED, random_partitions, sequence_partitions, shuffle
 from frcnn.data.convert.pipeline import Converted, Plan, Skipped
 from frcnn.data.convert.records import Calibration, Frame, record
-from frcnn.data.readers.files import read_text, stems_in
+from frcnn.data.readers.files import names_in, read_text, stems_in
 from frcnn.data.readers.headers import image_size
 from frcnn.data.readers.kitti import read_labels
 from frcnn.errors import DataError
@@ -143,8 +143,7 @@ def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
     for name in names:
         inner, base = os.path.split(name)
         if inner not in present:
-            place = folder / inner
-            present[inner] = set(os.listdir(place)) if place.is_dir() else set()  # noqa: PTH208
+            present[inner] = names_in(str(folder / inner))
         if base not in present[inner]:
             missing.append(name)
     return missing

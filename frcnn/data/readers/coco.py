@@ -13,6 +13,7 @@ from frcnn.data.readers.fields import FLOAT32_MAX, IMAGE_SUFFIXES, MAX_SIDE, is_
 from frcnn.data.readers.files import check_images, read_bytes, read_text, with_suffixes
 from frcnn.data.readers.headers import image_sizes
 from frcnn.errors import DataError
+from frcnn.spec.values import plain_name
 
 _log = logging.getLogger(__name__)
 _LISTS = ("images", "categories", "annotations")
@@ -170,7 +171,7 @@ def _by_image(
 
 def _category(entry: Entry, where: str) -> str:
     """The name of a category as TAO's converter writes it."""
-    name = _text(entry, "name", where).replace(" ", "").lower()
+    name = plain_name(_text(entry, "name", where))
     if not name.strip():
         raise DataError("the category has no name", where=where, found="a blank name")
     return name
