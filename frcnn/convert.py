@@ -5,9 +5,7 @@ import json
 import logging
 import os
 import platform
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -18,13 +16,14 @@ from frcnn.bridge import prototxt, yaml
 from frcnn.bridge.assign import assign
 from frcnn.bridge.convert import format_of, read_spec_as
 from frcnn.bridge.files import write_text
-from frcnn.errors import FrcnnError, RunError, SpecError
+from frcnn.errors import RunError, SpecError
+from frcnn.exits import exit_code
 from frcnn.folder import logged
 from frcnn.paths import PathFinder, load_mounts
 from frcnn.spec.check import check_export
 from frcnn.spec.dataset_export import COCOConfig, DatasetExportConfig, KITTIConfig
 from frcnn.spec.fields import walk
-from frcnn.status import append_status
+from frcnn.status import StatusFile
 
 if TYPE_CHECKING:
     from frcnn.data.convert.pipeline import Plan, Summary
@@ -42,23 +41,13 @@ OPTIONS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `convert_dataset`; returns the exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    try:
-        _run(arguments)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except FrcnnError as error:
-        text = traceback.format_exc() if arguments.verbose else f"{error}\n"
-        for other, ours in OPTIONS.items():
-            text = text.replace(other, ours)
-        sys.stderr.write(text)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001  (the last resort: no stack trace unless asked for)
-        sys.stderr.write(
-            traceback.format_exc() if arguments.verbose else f"{type(error).__name__}: {error}\n"
-        )
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments), debug=arguments.verbose, wording=_in_our_words)
+
+
+def _in_our_words(text: str) -> str:
+    for other, ours in OPTIONS.items():
+        text = text.replace(other, ours)
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,17 +338,17 @@ def _logging(folder: Path | None, *, verbose: bool) -> Iterator[None]:
         return
     if (folder / "config.yaml").exists():
         raise SpecError("the folder holds a training run", where=folder, hint="-r ANOTHER_FOLDER")
-    status = folder / "status.json"
+    status = StatusFile(folder / "status.json")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(logged(folder, debug=verbose))
         except OSError as error:
             raise RunError("the results cannot be written", where=folder, found=error.strerror) from error
-        append_status(status, "STARTED", "Starting conversion.")
+        status.write("STARTED", "Starting conversion.")
         try:
             yield
         except BaseException as error:
-            append_status(status, "FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
+            status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
             raise
-        append_status(status, "SUCCESS", "Conversion finished successfully.")
+        status.write("SUCCESS", "Conversion finished successfully.")

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from frcnn import build, results
 from frcnn.bridge.assign import assign
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
-from frcnn.errors import FrcnnError, SpecError
+from frcnn.errors import SpecError
+from frcnn.exits import exit_code
 from frcnn.model.backbones import BACKBONES
 from frcnn.spec.check import check
 from frcnn.spec.fields import REQUIRED, settings_of
@@ -22,12 +22,10 @@ from frcnn.spec.run import App, Run
 from frcnn.spec.values import class_names
 from frcnn.weights.checkpoint import save_detector
 from frcnn.weights.importer import Imported, guess, import_detector, look
-from frcnn.weights.keras_hdf5 import KerasFile, read_hdf5
+from frcnn.weights.keras_hdf5 import SUFFIXES, KerasFile, read_hdf5
 from frcnn.weights.sources import is_name, load_pretrained
 
 log = logging.getLogger(__name__)
-
-KERAS = (".hdf5", ".h5", ".tlt")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,28 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     logging.getLogger("frcnn").setLevel(logging.INFO)
-    try:
-        items = [item for item in arguments.overrides if not item.startswith("spec=")]
-        specs = [item.removeprefix("spec=") for item in arguments.overrides if item.startswith("spec=")]
-        specs += [arguments.spec] if arguments.spec else []
-        if len(specs) > 1:
-            raise SpecError("one spec at a time", where="command line", found=", ".join(specs))
-        if arguments.key:
-            log.info("the key is not used: an encrypted file has to be decoded first")
-        imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
-        sys.stdout.write(imported.report.table() + "\n")
-        log.info("written: %s", arguments.target)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except FrcnnError as error:
-        sys.stderr.write(traceback.format_exc() if arguments.verbose else f"{error}\n")
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001  (the last resort: no stack trace unless asked for)
-        text = f"{type(error).__name__}: {error}\n  try: -v shows where this came from\n"
-        sys.stderr.write(traceback.format_exc() if arguments.verbose else text)
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments), debug=arguments.verbose, hint="-v shows where this came from")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    items = [item for item in arguments.overrides if not item.startswith("spec=")]
+    specs = [item.removeprefix("spec=") for item in arguments.overrides if item.startswith("spec=")]
+    specs += [arguments.spec] if arguments.spec else []
+    if len(specs) > 1:
+        raise SpecError("one spec at a time", where="command line", found=", ".join(specs))
+    if arguments.key:
+        log.info("the key is not used: an encrypted file has to be decoded first")
+    imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
+    sys.stdout.write(imported.report.table() + "\n")
+    log.info("written: %s", arguments.target)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +85,7 @@ def import_weights(source: str, target: str, *, spec: str, items: Sequence[str] 
     """
     if Path(target).suffix != ".ckpt":
         raise SpecError("is no name of a checkpoint", where="OUT.ckpt", found=target, allowed="NAME.ckpt")
-    if is_name(source) or Path(source).suffix.lower() not in KERAS:
+    if is_name(source) or Path(source).suffix.lower() not in SUFFIXES:
         return _import_start(source, target, spec=spec, items=items)
     file = read_hdf5(source)
     if not spec:

@@ -19,13 +19,11 @@ from frcnn.weights.checkpoint import (
     stored_traits,
 )
 from frcnn.weights.importer import guess, import_detector, look
-from frcnn.weights.keras_hdf5 import read_hdf5
+from frcnn.weights.keras_hdf5 import SUFFIXES, read_hdf5
 from frcnn.weights.report import LoadReport
 from frcnn.weights.sources import is_name, load_pretrained
 
 log = logging.getLogger(__name__)
-
-KERAS = (".hdf5", ".h5", ".tlt")
 
 # TAO: a pruned model brings its graph; anchors, crops, thresholds and what is frozen are the spec's.
 GRAPH = (
@@ -89,7 +87,7 @@ def start(app: App, last: Path) -> Start:
 
 
 def _resumed(app: App, path: Path) -> Start:
-    if path.suffix in KERAS:
+    if path.suffix in SUFFIXES:
         raise SpecError(
             "a Keras model holds no state to go on with, nor did the original restore any",
             where="training_config.resume_from_model",
@@ -103,7 +101,7 @@ def _resumed(app: App, path: Path) -> Start:
 
 def _retrained(app: App, path: Path) -> Start:
     model, where = app.model_config, "training_config.retrain_pruned_model"
-    if path.suffix not in KERAS:
+    if path.suffix not in SUFFIXES:
         document = read_document(path)
         _take_graph(model, document.spec.model_config)
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1] / "frcnn"
 LEVELS = [
     {"errors"},
     {"spec", "ops"},
-    {"bridge", "model", "data", "metrics", "checkpoint_io", "paths", "folder", "status"},
+    {"bridge", "model", "data", "metrics", "checkpoint_io", "paths", "folder", "status", "exits"},
     {
         "optim",
         "report.tables",

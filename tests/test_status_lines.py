@@ -2,13 +2,13 @@
 
 import json
 
-from frcnn.status import append_status
+from frcnn.status import StatusFile
 
 
 def test_lines(tmp_path):
     path = tmp_path / "deep" / "status.json"
-    append_status(path, "STARTED", "begins")
-    append_status(path, "RUNNING", "runs", data={"epoch": 1}, graphical={"loss": "1.0"}, kpi={})
+    StatusFile(path).write("STARTED", "begins")
+    StatusFile(path).write("RUNNING", "runs", data={"epoch": 1}, graphical={"loss": "1.0"}, kpi={})
     first, second = map(json.loads, path.read_text().splitlines())
     assert [*first] == ["date", "time", "status", "verbosity", "message"]
     assert (first["status"], first["verbosity"]) == ("STARTED", "INFO")
@@ -17,5 +17,5 @@ def test_lines(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_ends_nothing(tmp_path, caplog):
-    append_status(tmp_path, "STARTED", "begins")
+    StatusFile(tmp_path).write("STARTED", "begins")
     assert "could not be written" in caplog.text

@@ -1,15 +1,13 @@
 """status.json, the file by which TAO's tools follow a job: one JSON object per line."""
 
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from frcnn.folder import is_first_process
-from frcnn.status import Status, Verbosity, append_status
+from frcnn.status import StatusFile
 
 # TAO: the names that Keras gave the losses.
 LOSS_NAMES = {
@@ -21,42 +19,16 @@ LOSS_NAMES = {
 }
 
 
-class StatusWriter(Callback):
+class StatusWriter(StatusFile, Callback):
     """Appends to status.json: by hand with `write`, and from a training's start to its end as a callback.
 
     The callback leaves SUCCESS and FAILURE to its owner, who knows when the whole job is over.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._epoch_start = 0.0
         self._validated = False
-
-    def write(
-        self,
-        status: Status,
-        message: str,
-        *,
-        verbosity: Verbosity = "INFO",
-        data: Mapping[str, object] | None = None,
-        graphical: Mapping[str, object] | None = None,
-        kpi: Mapping[str, object] | None = None,
-    ) -> None:
-        """Append a line, in the first process only; one that cannot be written is no reason to end a job.
-
-        Args:
-            status: one of TAO's five states.
-            message: what happened.
-            verbosity: how grave it is.
-            data: keys beside these, such as `epoch`.
-            graphical: figures to plot.
-            kpi: figures that judge the model.
-        """
-        if not is_first_process():
-            return
-        append_status(
-            self.path, status, message, verbosity=verbosity, data=data, graphical=graphical, kpi=kpi
-        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The loop begins."""

@@ -5,7 +5,6 @@ import itertools
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides
-from frcnn.errors import FrcnnError, RunError, SpecError
+from frcnn.errors import RunError, SpecError
+from frcnn.exits import exit_code
 from frcnn.paths import conf_dir
 from frcnn.spec.run import Run
 
@@ -35,19 +35,8 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = overrides.CommandLine(overrides=arguments).debug
-    try:
-        _run(command, arguments)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except FrcnnError as error:
-        sys.stderr.write(traceback.format_exc() if debug else f"{error}\n")
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001  (the last resort: no stack trace unless asked for)
-        text = traceback.format_exc() if debug else f"{type(error).__name__}: {error}\n"
-        sys.stderr.write(text + ("" if debug else "  try: run.debug=true shows where this came from\n"))
-        return 1
-    return 0
+    hint = "run.debug=true shows where this came from"
+    return exit_code(lambda: _run(command, arguments), debug=debug, hint=hint)
 
 
 def _run(command: str, argv: Sequence[str]) -> None:

@@ -16,6 +16,9 @@ from frcnn.errors import WeightsError
 from frcnn.weights import hdf5
 from frcnn.weights.load import Layers, weighted_layers
 
+SUFFIXES = (".hdf5", ".h5", ".tlt")
+"""Of Keras' files; what is in a .tlt is encrypted, and its error says the way."""
+
 TENSORS = {
     "kernel": "weight",
     "depthwise_kernel": "weight",

@@ -8,6 +8,7 @@ from pathlib import Path
 from frcnn.errors import WeightsError
 from frcnn.model.batch_norm import BatchNorm2d
 from frcnn.model.detector import FasterRCNN
+from frcnn.weights import keras_hdf5
 from frcnn.weights.checkpoint import read_layers
 from frcnn.weights.imagenet.convert import Converted, Target, choose_format, convert
 from frcnn.weights.imagenet.lookup import fetch, is_name, look_up
@@ -84,9 +85,7 @@ def _needed(target: Target | None, source: str) -> Target:
 
 
 READERS: Mapping[str, Callable[[str, FasterRCNN, Target | None], Converted]] = {
-    ".hdf5": _keras,
-    ".h5": _keras,
-    ".tlt": _keras,
+    **dict.fromkeys(keras_hdf5.SUFFIXES, _keras),
     ".ckpt": _checkpoint,
     **dict.fromkeys(SUFFIXES, _state_dict),
 }
