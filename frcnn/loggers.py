@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from frcnn.spec.run import App
 from frcnn.spec.training import VisualizerConfig, WandBConfig
-from frcnn.weights.checkpoint import load_checkpoint
+from frcnn.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def build_loggers(app: App, folder: Path) -> list[Logger]:
     loggers: list[Logger] = []
     if app.logger.csv:
         last = folder / "checkpoints" / "last.ckpt"
-        step = load_checkpoint(last)["global_step"] if app.run.resume else 0
+        step = Checkpoint(last).content["global_step"] if app.run.resume else 0
         loggers.append(_csv(folder, before_step=step))
     if visualizer.enabled and not app.logger.tensorboard:
         log.warning("visualizer.enabled is overruled by the choice of logger")

@@ -41,24 +41,17 @@ def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path
     """
     count = min(IMAGES, len(dataset))
     numbers = [i * (len(dataset) - 1) // max(count - 1, 1) for i in range(count)]
+    plain = dataset.with_transforms(build.transforms(app, augmentation=()))
+    originals = [plain.sample(number) for number in numbers]
     written = []
     for name, config in _single_steps(app.augmentation_config, gray=dataset.channels == 1):
         spec = replace(app, augmentation_config=config)
         steps = build.augmentation(spec, tao_quirks=app.run.tao_quirks)
-        plain, augmented = (
-            DetectionDataset(
-                dataset.index,
-                transforms=build.transforms(app, augmentation=augmentation),
-                channels=dataset.channels,
-                min_size=dataset.min_size,
-                seed=dataset.seed,
-            )
-            for augmentation in ((), steps)
-        )
+        augmented = dataset.with_transforms(build.transforms(app, augmentation=steps))
         samples, titles = [], []
-        for number in numbers:
+        for number, original in zip(numbers, originals, strict=True):
             stem = dataset.index.path(number).stem
-            samples += [plain.sample(number), *(augmented.sample(number, epoch=e) for e in range(DRAWS))]
+            samples += [original, *(augmented.sample(number, epoch=epoch) for epoch in range(DRAWS))]
             titles += [stem, *(f"{stem}, {name}, epoch {epoch + 1}" for epoch in range(DRAWS))]
         written.append(folder / f"{name}.png")
         results.draw_training_samples(app, samples, written[-1], titles=titles, columns=1 + DRAWS)

@@ -3,12 +3,10 @@
 import logging
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -22,9 +20,8 @@ from frcnn.callbacks import (
     TrainingProgress,
     ValidationMap,
 )
-from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.data.index import overlap
-from frcnn.errors import RunError, SpecError
+from frcnn.errors import SpecError
 from frcnn.folder import claimed, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
@@ -34,15 +31,9 @@ from frcnn.report.tables import data_table, render, rows_table
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
+from frcnn.trainer import leave_processes, lightning_ends, make_trainer, quiet
 from frcnn.unavailable import refuse_unavailable
-from frcnn.weights.checkpoint import (
-    apply_traits,
-    finished_epochs,
-    load_weights,
-    refuse_other_network,
-    stored_channels,
-    stored_traits,
-)
+from frcnn.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +54,6 @@ def train(app: App, folder: Path) -> float | None:
     """
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
-        locate_weights(app)
         begin = start(app, folder / "checkpoints" / "last.ckpt")
         log.info("%s", _summary(app, begin.detector))
         if begin.report is not None:
@@ -97,9 +87,9 @@ def train(app: App, folder: Path) -> float | None:
         callbacks += [validation, _ValidateLast()] if data.validation else []
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
-        trainer = _trainer(app, folder, callbacks, logger=build_loggers(app, folder))
+        trainer = make_trainer(app, folder, callbacks, logger=build_loggers(app, folder))
         since = time.perf_counter()
-        with _lightning(folder):
+        with lightning_ends(folder):
             trainer.fit(module, datamodule=data.module, ckpt_path=begin.checkpoint, weights_only=True)
             epochs = trainer.current_epoch
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
@@ -128,26 +118,26 @@ def evaluate(app: App, folder: Path) -> float | None:
         if data.validation is None:
             hint = "set validation_fold or validation_data_source, or give spec=FILE with one of them"
             raise SpecError("there is no validation data", where="dataset_config", hint=hint)
-        detector = build.build_detector(app, plan=stored_channels(app.run.model_path))
-        load_weights(detector, app.run.model_path)
-        apply_traits(detector, stored_traits(app.run.model_path))
+        stored = Checkpoint(app.run.model_path)
+        detector = build.build_detector(app, plan=stored.channels)
+        stored.load_into(detector)
         results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
-        trainer = _trainer(app, folder, [validation, TrainingProgress()], logger=False)
+        trainer = make_trainer(app, folder, [validation, TrainingProgress()], logger=False)
         if app.trainer.limit_val_batches != "1.0":
             limit = app.trainer.limit_val_batches
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
         status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
-        with _lightning(folder):
+        with lightning_ends(folder):
             trainer.validate(module, datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
         found = results.collect(app, validation, "evaluate", seconds=seconds)
         found |= {
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
-            "epoch": finished_epochs(app.run.model_path),
+            "epoch": stored.epochs,
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
@@ -182,6 +172,8 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     last = folder / "checkpoints" / "last.ckpt"
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
+    if command == "train":
+        locate_weights(app)
     before = last if app.run.resume else Path(app.training_config.resume_from_model)
     if command == "train" and before.suffix == ".ckpt" and before.exists():
         _check_resume(app, before)
@@ -193,8 +185,8 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             claimed(folder, resume=options.resume == "last", overwrite=options.overwrite, keep=model)
         )
         stack.enter_context(logged(folder, debug=app.verbose))
-        stack.enter_context(_quiet())
-        stack.callback(_leave_processes)
+        stack.enter_context(quiet())
+        stack.callback(leave_processes)
         try:
             yield status
         except KeyboardInterrupt:
@@ -208,26 +200,6 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             log.error("%s", error, extra={"file_only": True})  # the entry point prints it
             status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
             raise
-
-
-@contextmanager
-def _lightning(folder: Path) -> Iterator[None]:
-    """Lightning's ways to end, in ours."""
-    try:
-        yield
-    except SystemExit:
-        # Lightning closes an interrupted run and exits; the entry point wants the interruption itself.
-        raise KeyboardInterrupt from None
-    except OSError as error:
-        raise RunError("the run could not go on", where=folder, found=error) from error
-
-
-def _leave_processes() -> None:
-    """Forget the other processes of a run, so that the next job of a sweep starts its own."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
 
 
 def _prepare(app: App, *, train: bool = True) -> build.Data:
@@ -277,13 +249,14 @@ def _defaults_taken(app: App) -> Iterator[str]:
 
 
 def _check_resume(app: App, checkpoint: Path) -> None:
-    done, epochs = finished_epochs(checkpoint), app.training_config.num_epochs
+    stored = Checkpoint(checkpoint)
+    done, epochs = stored.epochs, app.training_config.num_epochs
     if done >= epochs:
         hint = f"training_config.num_epochs={done + epochs} trains on"
         raise SpecError(
             "the run is complete", where=checkpoint, found=f"{done} of {epochs} epochs", hint=hint
         )
-    refuse_other_network(app, checkpoint)
+    stored.refuse_other_network(app)
     log.info("going on after epoch %d of %d", done, epochs)
 
 
@@ -304,35 +277,6 @@ def _mean(validation: ValidationMap) -> float:
     return -1.0 if mean is None else mean
 
 
-def _trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
-    options = app.trainer
-    return pl.Trainer(
-        accelerator=options.accelerator,
-        devices=int(options.devices) if options.devices.isdigit() else options.devices,
-        num_nodes=options.num_nodes,
-        strategy=options.strategy,
-        precision=options.precision,  # type: ignore[arg-type]
-        gradient_clip_val=options.gradient_clip_val or None,
-        accumulate_grad_batches=options.accumulate_grad_batches,
-        limit_train_batches=_share_or_number(options.limit_train_batches),
-        limit_val_batches=_share_or_number(options.limit_val_batches),
-        max_epochs=app.training_config.num_epochs,
-        check_val_every_n_epoch=app.evaluation_config.validation_period_during_training,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50 if torch.cuda.is_available() else 1,  # reading a loss waits for a GPU
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, TrainingProgress) for callback in callbacks),
-        callbacks=callbacks,
-        logger=logger,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-    )
-
-
-def _share_or_number(text: str) -> int | float:
-    return int(text) if text.isdigit() else float(text)
-
-
 def _summary(app: App, detector: FasterRCNN) -> str:
     """The network block by block, for an input of the usual size."""
     image, regions = app.model_config.input_image_config, app.evaluation_config.rpn_nms_max_boxes
@@ -344,14 +288,3 @@ def _summary(app: App, detector: FasterRCNN) -> str:
     rows = summary_rows(twin, size=(height, width), channels=build.channels(app), regions=regions)
     title = f"{app.model_config.arch}, input {width}x{height}, {regions} regions"
     return render(rows_table(rows, title=title))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here, such as on its own log folder."""
-    with warnings.catch_warnings():
-        for module in ("pytorch_lightning", "lightning_fabric"):
-            warnings.filterwarnings("ignore", module=rf"{module}\..*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        yield

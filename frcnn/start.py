@@ -11,13 +11,7 @@ from frcnn.paths import PathFinder, load_mounts
 from frcnn.spec.model import ModelConfig
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
-from frcnn.weights.checkpoint import (
-    apply_traits,
-    load_weights,
-    read_document,
-    stored_channels,
-    stored_traits,
-)
+from frcnn.weights.checkpoint import Checkpoint, apply_traits
 from frcnn.weights.importer import guess, import_detector, look
 from frcnn.weights.keras_hdf5 import SUFFIXES, read_hdf5
 from frcnn.weights.report import LoadReport
@@ -94,22 +88,22 @@ def _resumed(app: App, path: Path) -> Start:
             found=path,
             hint=f"training_config.retrain_pruned_model={path} starts with its network and weights",
         )
-    detector, traits = build.build_detector(app, plan=stored_channels(path)), stored_traits(path)
-    apply_traits(detector, traits)
-    return Start(detector, path, None, traits)
+    stored = Checkpoint(path)
+    detector = build.build_detector(app, plan=stored.channels)
+    apply_traits(detector, stored.traits)
+    return Start(detector, path, None, stored.traits)
 
 
 def _retrained(app: App, path: Path) -> Start:
     model, where = app.model_config, "training_config.retrain_pruned_model"
     if path.suffix not in SUFFIXES:
-        document = read_document(path)
+        stored = Checkpoint(path)
+        document = stored.document()
         _take_graph(model, document.spec.model_config)
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
-        detector = build.build_detector(app, plan=stored_channels(path))
-        load_weights(detector, path)
-        traits = stored_traits(path)
-        apply_traits(detector, traits)
-        return Start(detector, None, None, traits)
+        detector = build.build_detector(app, plan=stored.channels)
+        stored.load_into(detector)
+        return Start(detector, None, None, stored.traits)
     file = read_hdf5(path)
     archs = guess(file)
     if not archs:

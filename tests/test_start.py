@@ -11,7 +11,7 @@ from frcnn import build
 from frcnn.bridge import prototxt
 from frcnn.entry.main import main
 from frcnn.model.detector import channel_plan
-from frcnn.weights.checkpoint import read_document, save_detector, stored_channels
+from frcnn.weights.checkpoint import Checkpoint, save_detector
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_weights_of_another_network_start_nothing(folder, finished, tmp_path, ca
 
 
 def test_a_pruned_model_is_retrained_and_evaluated_with_its_own_channels(folder, finished, tmp_path):
-    document = read_document(finished / "last.ckpt")
+    document = Checkpoint(finished / "last.ckpt").document()
     plan = {"block_1a_conv_1": 24, "block_2a_conv_1": 40, "block_4a_conv_1": 8, "rpn_conv1": 16}
     pruned = build.build_detector(document.spec, plan=plan)
     texts = torch.load(finished / "last.ckpt", weights_only=True)["frcnn"]
@@ -83,7 +83,7 @@ def test_a_pruned_model_is_retrained_and_evaluated_with_its_own_channels(folder,
     more = ["backbone=resnet18", "training_config.num_epochs=1", "training_config.regularizer.type=NO_REG"]
     assert runs.train(folder, tmp_path / "out", model, *more) == 0
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
-    found = stored_channels(last)
+    found = Checkpoint(last).channels
     assert {name: found[name] for name in plan} == plan
     assert found == channel_plan(pruned)
     assert prototxt.load(tmp_path / "out" / "spec.txt").model_config.arch == "resnet:10"

@@ -1,7 +1,9 @@
 """An index and a transform chain as a PyTorch data set."""
 
+import copy
 import logging
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -45,6 +47,12 @@ class DetectionDataset(Dataset[Sample | DataError]):
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def with_transforms(self, transforms: Sequence[Transform]) -> Self:
+        """The same images through another chain."""
+        other = copy.copy(self)
+        other.transforms = tuple(transforms)
+        return other
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample | DataError:
         """The sample, or in a worker the error: torch would re-raise it with its traceback as message."""

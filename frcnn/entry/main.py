@@ -57,7 +57,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
     if command != "evaluate":
         return specs or _settings_to_resume(line)
-    from frcnn.weights.checkpoint import read_document
+    from frcnn.weights.checkpoint import Checkpoint
 
     paths = line.values.get("model_path") or [spec.spec.evaluation_config.model for spec in specs]
     if not any(paths):
@@ -69,7 +69,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
         raise SpecError(message, where="command line", found=", ".join(fixed))
     if len(specs) > 1:
         raise SpecError("one spec at a time", where="command line", found=len(specs))
-    return [read_document(path, over=specs[0] if specs else None) for path in paths]
+    return [Checkpoint(path).document(over=specs[0] if specs else None) for path in paths]
 
 
 def _settings_to_resume(line: overrides.CommandLine) -> list[Document]:

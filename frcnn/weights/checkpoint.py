@@ -1,7 +1,9 @@
 """Our checkpoints: the weights of a detector and the settings that it was made from."""
 
+import copy
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,105 +20,130 @@ from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
+from frcnn.weights.keras_hdf5 import SUFFIXES
 from frcnn.weights.load import Layers, channel_plan_of
 
 log = logging.getLogger(__name__)
 
 PREFIX = "detector."
 TRAITS = ("relu6", "activation_scales")
+FOREIGN = (*SUFFIXES, ".onnx", ".engine", ".etlt")
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content; nothing in the file is executed.
+class Checkpoint:
+    """A checkpoint of ours, read once; nothing in the file is executed.
+
+    Args:
+        path: a .ckpt file.
 
     Raises:
         WeightsError: no such file, broken, or not written by `frcnn`.
     """
-    if (suffix := Path(path).suffix) in (".hdf5", ".h5", ".tlt", ".onnx", ".engine", ".etlt"):
-        hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it"
-        raise WeightsError(
-            "is no checkpoint of frcnn",
-            where=path,
-            allowed="a .ckpt file of a run",
-            hint=hint if suffix in (".hdf5", ".h5", ".tlt") else None,
-        )
-    content = AtomicCheckpointIO().load_checkpoint(Path(path))
-    if not isinstance(content, dict) or "frcnn" not in content:
-        raise WeightsError("is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run")
-    return content
 
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.suffix in FOREIGN:
+            keras = self.path.suffix in SUFFIXES
+            hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it" if keras else None
+            raise WeightsError(
+                "is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run", hint=hint
+            )
+        content = AtomicCheckpointIO().load_checkpoint(self.path)
+        if not isinstance(content, dict) or "frcnn" not in content:
+            raise WeightsError("is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run")
+        self.content: dict[str, Any] = content
 
-def read_document(path: str | Path, *, over: Document | None = None) -> Document:
-    """The settings in a checkpoint.
+    @cached_property
+    def _stored(self) -> Document:
+        return yaml.parse(self.content["frcnn"]["config"], source=str(self.path))
 
-    Args:
-        path: checkpoint file.
-        over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
-    """
-    stored = yaml.parse(load_checkpoint(path)["frcnn"]["config"], source=str(path))
-    # Where it was trained, and on how many devices, says nothing about where it is evaluated.
-    trainer = {
-        k: v for k, v in stored.extra.get("trainer", {}).items() if k in ("precision", "limit_val_batches")
-    }
-    run = {k: v for k, v in stored.extra.get("run", {}).items() if k != "name"}
-    extra = {"run": {**run, "model_path": str(Path(path).resolve())}, "trainer": trainer}
-    if over is not None:
-        for name in over.spec.mentioned() - {"model_config", "enc_key"}:
-            setattr(stored.spec, name, getattr(over.spec, name))
-        if "model_config" in over.spec.mentioned():
-            log.info("%s: model_config is not used; the network's settings come with %s", over.source, path)
-        extra["run"]["spec_folder"] = str(Path(over.source).resolve().parent)
-        extra["trainer"] |= over.extra.get("trainer", {})
-    return Document(stored.spec, stored.source, stored.places, extra)
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has behind it."""
+        return int(self.content["epoch"]) + 1
 
+    @property
+    def layers(self) -> Layers:
+        """Its weights by layer, as a start for another network."""
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, value in self.content["state_dict"].items():
+            *_, layer, tensor = name.split(".")
+            layers.setdefault(layer, {})[tensor] = value
+        return layers
 
-def finished_epochs(path: str | Path) -> int:
-    """How many epochs a checkpoint has behind it."""
-    return int(load_checkpoint(path)["epoch"]) + 1
+    @property
+    def channels(self) -> dict[str, int]:
+        """The channel plan of its network: the shapes of its weights are the plan."""
+        return channel_plan_of(self.layers)
 
+    @property
+    def traits(self) -> dict[str, Any]:
+        """What it says of an imported network beside its weights: `relu6`, `activation_scales`."""
+        stored = self.content["frcnn"]
+        return {name: stored[name] for name in TRAITS if name in stored}
 
-def refuse_other_network(app: App, path: str | Path) -> None:
-    """Stop a resumed run whose network, classes or optimizer are not the checkpoint's.
+    def document(self, *, over: Document | None = None) -> Document:
+        """Its settings.
 
-    Raises:
-        SpecError: names what differs.
-    """
-    document = yaml.parse(load_checkpoint(path)["frcnn"]["config"], source=str(path))
-    stored, strides = document.spec, document.extra.get("run", {}).get("stride_on_3x3", False)
-    pairs = {
-        "run.stride_on_3x3": (strides, app.run.stride_on_3x3),
-        "model_config": (stored.model_config, app.model_config),
-        "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
-        "the optimizer": (_kind(stored), _kind(app)),
-    }
-    changed = [name for name, (before, now) in pairs.items() if before != now]
-    if changed:
-        hint = "resume with the settings of the run, or train in another folder"
-        raise SpecError("differs from the run to resume", where=path, found=", ".join(changed), hint=hint)
+        Args:
+            over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
+        """
+        spec, extra = copy.deepcopy(self._stored.spec), self._stored.extra
+        # Where it was trained, and on how many devices, says nothing about where it is evaluated.
+        trainer = {
+            k: v for k, v in extra.get("trainer", {}).items() if k in ("precision", "limit_val_batches")
+        }
+        run = {k: v for k, v in extra.get("run", {}).items() if k != "name"}
+        run["model_path"] = str(self.path.resolve())
+        if over is not None:
+            for name in over.spec.mentioned() - {"model_config", "enc_key"}:
+                setattr(spec, name, getattr(over.spec, name))
+            if "model_config" in over.spec.mentioned():
+                message = "%s: model_config is not used; the network's settings come with %s"
+                log.info(message, over.source, self.path)
+            run["spec_folder"] = str(Path(over.source).resolve().parent)
+            trainer |= over.extra.get("trainer", {})
+        return Document(spec, self._stored.source, self._stored.places, {"run": run, "trainer": trainer})
 
+    def refuse_other_network(self, app: App) -> None:
+        """Stop a resumed run whose network, classes or optimizer are not the checkpoint's.
 
-def _kind(spec: Experiment) -> list[str]:
-    return [
-        name for name, value in vars(spec.training_config.optimizer).items() if isinstance(value, Message)
-    ]
+        Raises:
+            SpecError: names what differs.
+        """
+        stored, strides = self._stored.spec, self._stored.extra.get("run", {}).get("stride_on_3x3", False)
+        pairs = {
+            "run.stride_on_3x3": (strides, app.run.stride_on_3x3),
+            "model_config": (stored.model_config, app.model_config),
+            "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
+            "the optimizer": (_kind(stored), _kind(app)),
+        }
+        changed = [name for name, (before, now) in pairs.items() if before != now]
+        if changed:
+            hint = "resume with the settings of the run, or train in another folder"
+            raise SpecError(
+                "differs from the run to resume", where=self.path, found=", ".join(changed), hint=hint
+            )
 
+    def load_into(self, detector: FasterRCNN) -> None:
+        """Put its weights into a detector of the same settings, which then computes as its network did.
 
-def load_weights(detector: FasterRCNN, path: str | Path) -> None:
-    """Put a checkpoint's weights into a detector of the same settings.
-
-    Raises:
-        WeightsError: layers that are missing, left over or of another shape.
-    """
-    state = load_checkpoint(path)["state_dict"]
-    weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    own = detector.state_dict()
-    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    wrong += [name for name in weights if name not in own]
-    if wrong:
-        found = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise WeightsError("does not fit the network of its settings", where=path, found=found)
-    with torch.no_grad():
-        detector.load_state_dict(weights)
+        Raises:
+            WeightsError: layers that are missing, left over or of another shape.
+        """
+        state = self.content["state_dict"]
+        weights = {
+            name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)
+        }
+        own = detector.state_dict()
+        wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+        wrong += [name for name in weights if name not in own]
+        if wrong:
+            found = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            raise WeightsError("does not fit the network of its settings", where=self.path, found=found)
+        with torch.no_grad():
+            detector.load_state_dict(weights)
+        apply_traits(detector, self.traits)
 
 
 def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str, Any]) -> None:
@@ -137,26 +164,12 @@ def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str
     AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state, "frcnn": dict(stored)}, path)
 
 
-def read_layers(path: str | Path) -> Layers:
-    """A checkpoint's weights by layer, as a start for another network."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    for name, value in load_checkpoint(path)["state_dict"].items():
-        *_, layer, tensor = name.split(".")
-        layers.setdefault(layer, {})[tensor] = value
-    return layers
-
-
-def stored_traits(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says of an imported network beside its weights: `relu6`, `activation_scales`."""
-    stored = load_checkpoint(path)["frcnn"]
-    return {name: stored[name] for name in TRAITS if name in stored}
-
-
 def apply_traits(detector: FasterRCNN, traits: Mapping[str, Any]) -> None:
     """Let a network compute as the one that it was imported from."""
     detector.limit_activations(6.0 if traits.get("relu6") else None)
 
 
-def stored_channels(path: str | Path) -> dict[str, int]:
-    """The channel plan of a checkpoint's network: the shapes of its weights are the plan."""
-    return channel_plan_of(read_layers(path))
+def _kind(spec: Experiment) -> list[str]:
+    return [
+        name for name, value in vars(spec.training_config.optimizer).items() if isinstance(value, Message)
+    ]

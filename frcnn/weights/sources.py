@@ -9,7 +9,7 @@ from frcnn.errors import WeightsError
 from frcnn.model.batch_norm import BatchNorm2d
 from frcnn.model.detector import FasterRCNN
 from frcnn.weights import keras_hdf5
-from frcnn.weights.checkpoint import read_layers
+from frcnn.weights.checkpoint import Checkpoint
 from frcnn.weights.imagenet.convert import Converted, Target, choose_format, convert
 from frcnn.weights.imagenet.lookup import fetch, is_name, look_up
 from frcnn.weights.keras_hdf5 import name_head, read_hdf5
@@ -56,7 +56,7 @@ def _keras(source: str, detector: FasterRCNN, _: Target | None) -> Converted:
 
 
 def _checkpoint(source: str, *_: object) -> Converted:
-    return Converted(read_layers(source), {})
+    return Converted(Checkpoint(source).layers, {})
 
 
 def _state_dict(source: str, detector: FasterRCNN, target: Target | None) -> Converted:

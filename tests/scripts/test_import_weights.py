@@ -12,7 +12,7 @@ from specs import TINY
 from frcnn import build
 from frcnn.bridge import yaml
 from frcnn.import_weights import main
-from frcnn.weights.checkpoint import finished_epochs, load_checkpoint, load_weights, read_document
+from frcnn.weights.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -35,18 +35,19 @@ def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
     assert "conv1(Conv2d)" in printed
     assert "end at 6" in caplog.text
     assert "the key is not used" in caplog.text
-    content = load_checkpoint(target)["frcnn"]
+    stored = Checkpoint(target)
+    content = stored.content["frcnn"]
     assert content["activation_scales"] == {"conv1": 4.5}
     assert content["relu6"] is True
     assert [row["status"] for row in content["imported"]["rows"]] == ["Yes"] * 31
     assert "secret" not in str(content)
-    assert finished_epochs(target) == 0
+    assert stored.epochs == 0
     # As evaluation does it.
-    spec = read_document(target)
+    spec = stored.document()
     assert spec.extra["run"]["spec_folder"] == str(folder)
     assert spec.spec.dataset_config == yaml.loads(content["config"]).dataset_config
     detector = build.build_detector(spec.spec)
-    load_weights(detector, target)
+    stored.load_into(detector)
     theirs = model.state_dict()
     for name, value in detector.state_dict().items():
         assert name.endswith("num_batches_tracked") or torch.equal(value, theirs[name])
@@ -55,7 +56,7 @@ def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
 def test_a_pruned_model_keeps_its_channels(folder):
     source = write_detector(folder / "m.hdf5", make(channels=narrow_plan()))
     assert main([str(source), str(folder / "m.ckpt"), f"spec={folder / 'spec.txt'}"]) == 0
-    state = load_checkpoint(folder / "m.ckpt")["state_dict"]
+    state = Checkpoint(folder / "m.ckpt").content["state_dict"]
     assert state["detector.trunk.conv1.weight"].shape == (8, 3, 7, 7)
 
 
@@ -64,7 +65,7 @@ def test_what_the_spec_leaves_open_comes_from_the_file(folder, model, caplog):
     (folder / "spec.txt").write_text(text.replace("size_height_width { height: 128 width: 192 }", ""))
     source = write_detector(folder / "m.hdf5", model)
     assert main([str(source), str(folder / "m.ckpt"), "-e", str(folder / "spec.txt")]) == 0
-    stored = read_document(folder / "m.ckpt").spec.model_config
+    stored = Checkpoint(folder / "m.ckpt").document().spec.model_config
     assert (stored.arch, stored.roi_pooling_config.pool_size) == ("resnet:10", 2)
     size = stored.input_image_config.size_height_width
     assert (size.height, size.width) == (128, 192)

@@ -6,7 +6,7 @@ from keras_files import SIZE, groups, make, model_config, narrow_plan, randomise
 
 from frcnn.errors import SpecError, WeightsError
 from frcnn.model.backbones import BACKBONES
-from frcnn.weights.checkpoint import load_checkpoint, load_weights, save_detector, stored_channels
+from frcnn.weights.checkpoint import Checkpoint, save_detector
 from frcnn.weights.importer import guess, import_detector, look
 from frcnn.weights.keras_hdf5 import read_hdf5
 
@@ -197,14 +197,14 @@ def test_a_pruned_detector_as_a_checkpoint(tmp_path):
     imported = load(write_detector(tmp_path / "a.hdf5", source, scales={"conv1_qdq": 4.5}))
     stored = {"config": "", "activation_scales": imported.activation_scales, "relu6": True}
     save_detector(imported.detector, tmp_path / "a.ckpt", stored=stored)
-    content = load_checkpoint(tmp_path / "a.ckpt")
-    assert content["frcnn"]["activation_scales"] == {"conv1": 4.5}
-    assert content["epoch"] == -1
-    again = make(channels=stored_channels(tmp_path / "a.ckpt"))
-    load_weights(again, tmp_path / "a.ckpt")
+    stored = Checkpoint(tmp_path / "a.ckpt")
+    assert stored.content["frcnn"]["activation_scales"] == {"conv1": 4.5}
+    assert stored.epochs == 0
+    again = make(channels=stored.channels)
+    stored.load_into(again)
     assert_same(again, source)
 
 
 def test_a_keras_file_in_place_of_a_checkpoint(tmp_path):
     with pytest.raises(WeightsError, match=r"import_weights\.py IN OUT\.ckpt"):
-        load_checkpoint(tmp_path / "model.hdf5")
+        Checkpoint(tmp_path / "model.hdf5")

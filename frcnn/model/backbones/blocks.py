@@ -1,5 +1,6 @@
 """What every backbone is built from: layers under their TAO names, run and frozen block by block."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +14,7 @@ from frcnn.model.batch_norm import BatchNorm2d, conv_bn
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-class Blocks(nn.Module):
+class Blocks(nn.Module, ABC):
     """A chain of blocks; each layer is an attribute with its TAO name.
 
     Families override `batch_norm`, `activation` and `initialise` where TAO's do not have the usual.
@@ -47,9 +48,9 @@ class Blocks(nn.Module):
         """Give a convolution its start."""
         return glorot(layer)
 
+    @abstractmethod
     def run_block(self, block: int, x: Tensor, valid: Tensor | None) -> Tensor:
         """Run one block; valid: (N,) bool rows that enter batch statistics, None for all."""
-        raise NotImplementedError
 
     # Building
 
