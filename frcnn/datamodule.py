@@ -1,5 +1,6 @@
 """Training and validation batches for Lightning."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -44,10 +45,13 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         ranks, rank = _ranks()
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
         self.shares = () if is_even(shares) else tuple(shares)
+        self.first = 0
+        """Where in its order the next epoch begins; a resumed one does not begin at 0."""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         numbers: Iterable[Any] = self._weighted() if self.shares else super().__iter__()
-        for number in numbers:
+        first, self.first = self.first, 0
+        for number in itertools.islice(numbers, first, None):
             yield self.epoch, int(number)
 
     def _weighted(self) -> NDArray[np.int64]:
@@ -80,6 +84,26 @@ class DetectionLoader(DataLoader[Sample | DataError]):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+class TrainingLoader(DetectionLoader):
+    """A loader whose next epoch may be one that a stopped run began."""
+
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        first, self._skip = self._skip * int(self.batch_size or 1), 0
+        self.sampler.first = first  # type: ignore[attr-defined]
+        yield from super().__iter__()
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a batch, in all processes together."""
+        return int(self.batch_size or 1) * _ranks()[0]
+
+    def skip(self, batches: int) -> None:
+        """Begin the next epoch behind its first batches, without reading them."""
+        self._skip = batches
 
 
 class DetectionDataModule(pl.LightningDataModule):
@@ -119,20 +143,25 @@ class DetectionDataModule(pl.LightningDataModule):
         if self.train is None:
             return []
         sampler = EpochSampler(self.train, seed=self.seed, shares=self.shares)
-        return self._loader(self.train, self.batch_size, sampler=sampler)
+        return self._loader(TrainingLoader, self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DetectionLoader | list[DetectionLoader]:
         """Every image once, whatever the training draws, always in the same order."""
         if self.validation is None:
             return []
         sampler = DealingSampler(self.validation)
-        return self._loader(self.validation, self.validation_batch_size, sampler=sampler)
+        return self._loader(DetectionLoader, self.validation, self.validation_batch_size, sampler=sampler)
 
     def _loader(
-        self, dataset: DetectionDataset, batch_size: int, *, sampler: EpochSampler | DealingSampler
+        self,
+        kind: type[DetectionLoader],
+        dataset: DetectionDataset,
+        batch_size: int,
+        *,
+        sampler: EpochSampler | DealingSampler,
     ) -> DetectionLoader:
         areas = dataset.index.max_ignored
-        return DetectionLoader(
+        return kind(
             dataset,
             batch_size=batch_size,
             sampler=sampler,

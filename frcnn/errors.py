@@ -78,6 +78,12 @@ class RunError(FrcnnError):
     exit_code = 1
 
 
+class StoppedError(RunError):
+    """The run was told to end (SIGTERM), as a scheduler does that needs the machine; it can go on later."""
+
+    exit_code = 143  # 128 + SIGTERM, as shells report it
+
+
 def _rebuild(cls: type[FrcnnError], message: str, *parts: object) -> FrcnnError:
     where, found, allowed, hint = parts
     return cls(message, where=where, found=found, allowed=allowed, hint=hint)  # type: ignore[arg-type]

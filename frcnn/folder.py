@@ -26,15 +26,24 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.yaml").exists() or (folder / "results.json").exists()
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint lies in, if it lies in one."""
+    folder = checkpoint.resolve().parent.parent
+    inside = checkpoint.parent.name == "checkpoints" and (folder / "config.yaml").exists()
+    return folder if inside else None
+
+
 @contextmanager
-def claimed(folder: Path, *, resume: bool, overwrite: bool, keep: Path | None = None) -> Iterator[None]:
+def claimed(
+    folder: Path, *, resume: Path | None, overwrite: bool, keep: Path | None = None
+) -> Iterator[None]:
     """Use a folder for a run; what `overwrite` replaces comes back if the new run does not begin.
 
     The new run has begun once it wrote its config.yaml.
 
     Args:
         folder: made if need be.
-        resume: go on with the run in it.
+        resume: a checkpoint of the run in it, to go on from.
         overwrite: replace the run in it.
         keep: a file that must not be replaced.
 
@@ -45,9 +54,9 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool, keep: Path | None = 
         yield
         return
     last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.exists():
+    if resume and not resume.exists():
         hint = "run.overwrite=true starts again" if holds_run(folder) else "hydra.run.dir=FOLDER names a run"
-        raise SpecError("there is no checkpoint to go on from", where=last, hint=hint)
+        raise SpecError("there is no checkpoint to go on from", where=resume, hint=hint)
     if holds_run(folder) and not resume:
         if not overwrite:
             resumes = "run.resume=last to go on with it, " if last.exists() else ""

@@ -10,19 +10,22 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from frcnn.spec.run import App
 from frcnn.spec.training import VisualizerConfig, WandBConfig
-from frcnn.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def build_loggers(app: App, folder: Path) -> list[Logger]:
-    """CSV, TensorBoard and W&B, as far as `logger` and the spec's visualizer ask for them."""
+def build_loggers(app: App, folder: Path, *, from_step: int = 0) -> list[Logger]:
+    """CSV, TensorBoard and W&B, as far as `logger` and the spec's visualizer ask for them.
+
+    Args:
+        app: settings.
+        folder: of the run.
+        from_step: the first optimizer step of a resumed run; what its logs say of later ones is dropped.
+    """
     visualizer = app.training_config.visualizer or VisualizerConfig()
     loggers: list[Logger] = []
     if app.logger.csv:
-        last = folder / "checkpoints" / "last.ckpt"
-        step = Checkpoint(last).content["global_step"] if app.run.resume else 0
-        loggers.append(_csv(folder, before_step=step))
+        loggers.append(_csv(folder, before_step=from_step))
     if visualizer.enabled and not app.logger.tensorboard:
         log.warning("visualizer.enabled is overruled by the choice of logger")
     if app.logger.tensorboard:
@@ -38,7 +41,12 @@ def _csv(folder: Path, *, before_step: int) -> CSVLogger:
     if path.exists() and before_step:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [
-                {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)
+                {
+                    name: int(value) if value.isdigit() else float(value)
+                    for name, value in row.items()
+                    if value
+                }
+                for row in csv.DictReader(file)
             ]
         rows = [row for row in rows if row["step"] < before_step]
     logger = CSVLogger(folder, name="", version="")

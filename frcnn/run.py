@@ -19,15 +19,17 @@ from frcnn.callbacks import (
     StatusWriter,
     TrainingProgress,
     ValidationMap,
+    WeightEMA,
 )
 from frcnn.data.index import overlap
 from frcnn.errors import SpecError
-from frcnn.folder import claimed, logged
+from frcnn.folder import claimed, logged, run_of
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.report.summary import summary_rows
 from frcnn.report.tables import data_table, render, rows_table
+from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
@@ -54,7 +56,8 @@ def train(app: App, folder: Path) -> float | None:
     """
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
-        begin = start(app, folder / "checkpoints" / "last.ckpt")
+        resumed = checkpoint_to_resume(app, folder)
+        begin = start(app, resumed)
         log.info("%s", _summary(app, begin.detector))
         if begin.report is not None:
             log.info("%s", begin.report.table())
@@ -62,9 +65,6 @@ def train(app: App, folder: Path) -> float | None:
             status.write("SUCCESS", "The network was described; nothing was trained.")
             return None
         data = _prepare(app)
-        results.store_settings(app, folder)
-        if begin.report is not None:
-            results.store_report(begin.report, folder)
         module = LitFasterRCNN(
             detector=begin.detector,
             evaluation=build.detection_settings(app.evaluation_config),
@@ -81,16 +81,30 @@ def train(app: App, folder: Path) -> float | None:
             stem=f"frcnn_{app.model_config.arch.replace(':', '_')}",
             interval=app.training_config.checkpoint_interval,
             total_epochs=app.training_config.num_epochs,
+            keep=app.run.keep_checkpoints,
+            every_n_steps=app.run.save_every_n_steps,
         )
         callbacks: list[pl.Callback] = [checkpoints, status, progress]
         callbacks += [FirstBatch(partial(results.write_first_batch, app, folder))]
         callbacks += [validation, _ValidateLast()] if data.validation else []
+        if app.run.ema_decay:
+            callbacks.append(WeightEMA(decay=app.run.ema_decay))
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
-        trainer = make_trainer(app, folder, callbacks, logger=build_loggers(app, folder))
+        trainer = make_trainer(app, folder, callbacks)
+        from_step = 0
+        if resumed is not None:
+            stored = Checkpoint(resumed)
+            check_step_size(stored, images=app.training_config.batch_size_per_gpu * trainer.world_size)
+            from_step = stored.steps if run_of(resumed) == folder.resolve() else 0
+        # From here on the folder is this run's.
+        results.store_settings(app, folder)
+        if begin.report is not None:
+            results.store_report(begin.report, folder)
+        trainer.loggers = build_loggers(app, folder, from_step=from_step)
         since = time.perf_counter()
         with lightning_ends(folder):
-            trainer.fit(module, datamodule=data.module, ckpt_path=begin.checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=data.module, ckpt_path=resumed, weights_only=True)
             epochs = trainer.current_epoch
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
                 trainer.validate(module, datamodule=data.module, verbose=False)
@@ -124,7 +138,7 @@ def evaluate(app: App, folder: Path) -> float | None:
         results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
-        trainer = make_trainer(app, folder, [validation, TrainingProgress()], logger=False)
+        trainer = make_trainer(app, folder, [validation, TrainingProgress()])
         if app.trainer.limit_val_batches != "1.0":
             limit = app.trainer.limit_val_batches
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
@@ -169,23 +183,27 @@ class _ValidateLast(pl.Callback):
 def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     """A run folder that is claimed, logged to, and told how the run ended."""
     refuse_unavailable(app, command)
-    last = folder / "checkpoints" / "last.ckpt"
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
+    notices: list[str] = []
+    resumed, last = None, folder / "checkpoints" / "last.ckpt"
     if command == "train":
         locate_weights(app)
-    before = last if app.run.resume else Path(app.training_config.resume_from_model)
-    if command == "train" and before.suffix == ".ckpt" and before.exists():
-        _check_resume(app, before)
+        resumed = checkpoint_to_resume(app, folder)
+    if resumed is not None and resumed.exists():
+        notices = check_resume(app, resumed)
+    here = resumed is not None and (app.run.resume or run_of(resumed) == folder.resolve())
     options = app.run
-    model = Path(options.model_path) if options.model_path else None
+    read = Path(options.model_path) if options.model_path else resumed
     status = StatusWriter(folder / "status.json")
     with ExitStack() as stack:
         stack.enter_context(
-            claimed(folder, resume=options.resume == "last", overwrite=options.overwrite, keep=model)
+            claimed(folder, resume=resumed if here else None, overwrite=options.overwrite, keep=read)
         )
         stack.enter_context(logged(folder, debug=app.verbose))
         stack.enter_context(quiet())
+        for notice in notices:
+            log.info("%s", notice)
         stack.callback(leave_processes)
         try:
             yield status
@@ -246,18 +264,6 @@ def _defaults_taken(app: App) -> Iterator[str]:
             f"{block.rpn_nms_overlap_threshold:g}, detections {block.classifier_nms_max_boxes} at IoU "
             f"{block.classifier_nms_overlap_threshold:g}, score from {block.object_confidence_thres:g}"
         )
-
-
-def _check_resume(app: App, checkpoint: Path) -> None:
-    stored = Checkpoint(checkpoint)
-    done, epochs = stored.epochs, app.training_config.num_epochs
-    if done >= epochs:
-        hint = f"training_config.num_epochs={done + epochs} trains on"
-        raise SpecError(
-            "the run is complete", where=checkpoint, found=f"{done} of {epochs} epochs", hint=hint
-        )
-    stored.refuse_other_network(app)
-    log.info("going on after epoch %d of %d", done, epochs)
 
 
 def _validation(app: App) -> ValidationMap:

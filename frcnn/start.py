@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frcnn import build
-from frcnn.errors import SpecError, WeightsError
+from frcnn.errors import WeightsError
 from frcnn.model.detector import FasterRCNN
 from frcnn.paths import PathFinder, load_mounts
 from frcnn.spec.model import ModelConfig
@@ -30,7 +30,6 @@ class Start(NamedTuple):
     """Where a training begins."""
 
     detector: FasterRCNN
-    checkpoint: Path | None  # of a run to go on with
     report: LoadReport | None  # of weights that were loaded
     traits: dict[str, Any]  # of an imported network, to be stored with its checkpoints
 
@@ -51,47 +50,34 @@ def locate_weights(app: App) -> None:
             return
 
 
-def start(app: App, last: Path) -> Start:
+def start(app: App, resumed: Path | None) -> Start:
     """Build the detector of a training.
 
-    A run's own last checkpoint (with `run.resume`) comes first, then `resume_from_model`,
-    `retrain_pruned_model` and `pretrained_weights`, as in the original.
+    A checkpoint to go on from comes first, then `retrain_pruned_model` and `pretrained_weights`, as in the
+    original.
 
     Args:
         app: settings; with a pruned model, its graph replaces that of `model_config`.
-        last: the run's last checkpoint, there or not.
+        resumed: the checkpoint of a run that goes on; its weights are left to Lightning.
 
     Raises:
         WeightsError: a file that cannot be used.
         SpecError: one that is for something else.
     """
     training = app.training_config
-    if app.run.resume and last.exists():
-        return _resumed(app, last)
-    if training.resume_from_model:
-        return _resumed(app, Path(training.resume_from_model))
+    if resumed is not None:
+        stored = Checkpoint(resumed)
+        detector = build.build_detector(app, plan=stored.channels)
+        apply_traits(detector, stored.traits)
+        return Start(detector, None, stored.traits)
     if training.retrain_pruned_model:
         return _retrained(app, Path(training.retrain_pruned_model))
     detector, traits = build.build_detector(app), {"relu6": True} if app.run.relu6 else {}
     apply_traits(detector, traits)
     if not training.pretrained_weights:
-        return Start(detector, None, None, traits)
+        return Start(detector, None, traits)
     report = load_pretrained(detector, training.pretrained_weights, target=build.imagenet_target(app))
-    return Start(detector, None, report, traits)
-
-
-def _resumed(app: App, path: Path) -> Start:
-    if path.suffix in SUFFIXES:
-        raise SpecError(
-            "a Keras model holds no state to go on with, nor did the original restore any",
-            where="training_config.resume_from_model",
-            found=path,
-            hint=f"training_config.retrain_pruned_model={path} starts with its network and weights",
-        )
-    stored = Checkpoint(path)
-    detector = build.build_detector(app, plan=stored.channels)
-    apply_traits(detector, stored.traits)
-    return Start(detector, path, None, stored.traits)
+    return Start(detector, report, traits)
 
 
 def _retrained(app: App, path: Path) -> Start:
@@ -103,7 +89,7 @@ def _retrained(app: App, path: Path) -> Start:
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
         detector = build.build_detector(app, plan=stored.channels)
         stored.load_into(detector)
-        return Start(detector, None, None, stored.traits)
+        return Start(detector, None, stored.traits)
     file = read_hdf5(path)
     archs = guess(file)
     if not archs:
@@ -125,7 +111,7 @@ def _retrained(app: App, path: Path) -> Start:
     )
     traits = {"relu6": file.relu6, "activation_scales": imported.activation_scales}
     apply_traits(imported.detector, traits)
-    return Start(imported.detector, None, imported.report, traits)
+    return Start(imported.detector, imported.report, traits)
 
 
 def _take_graph(model: ModelConfig, stored: ModelConfig) -> None:

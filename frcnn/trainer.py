@@ -5,25 +5,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
-from frcnn.errors import RunError
+from frcnn.errors import RunError, StoppedError
 from frcnn.spec.run import App
 
 
-def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
+def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning's trainer as the settings want it.
 
     Args:
         app: settings.
         folder: of the run.
         callbacks: in the order in which they are called.
-        logger: Lightning loggers, or False for none.
     """
     options = app.trainer
     return pl.Trainer(
@@ -43,7 +42,7 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, TrainingProgress) for callback in callbacks),
         callbacks=callbacks,
-        logger=logger,
+        logger=False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
@@ -58,6 +57,19 @@ def lightning_ends(folder: Path) -> Iterator[None]:
     """Lightning's ways to end, in ours."""
     try:
         yield
+    except SIGTERMException:
+        last = folder / "checkpoints" / "last.ckpt"
+        hint = f"go on with: run.resume=last hydra.run.dir={folder}" if last.exists() else None
+        raise StoppedError("stopped by SIGTERM", where=folder, hint=hint) from None
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "the device has too little memory",
+            where=folder,
+            found=str(error).split(". ")[0],
+            hint="lower training_config.batch_size_per_gpu, model_config.roi_mini_batch, "
+            "training_config.rpn_nms_max_boxes or the input size, choose a smaller backbone, "
+            "freeze blocks, or set trainer.precision=bf16-mixed; run.auto_batch=true finds a batch size",
+        ) from error
     except SystemExit:
         # Lightning closes an interrupted run and exits; the entry point wants the interruption itself.
         raise KeyboardInterrupt from None

@@ -22,7 +22,7 @@ LEVELS = [
     {"lit_module", "loggers", "report.training", "trainer"},
     {"build", "unavailable"},
     {"results", "convert"},
-    {"run", "preview", "start", "import_weights", "reference"},
+    {"run", "preview", "start", "resume", "import_weights", "reference"},
     {"config", "entry"},
 ]
 

@@ -32,12 +32,16 @@ def batch(name="a.png"):
     return Batch(torch.zeros(1, 1, 2, 2), *[empty] * 7, [name])
 
 
-def module(value=1.0, world_size=1, **options):
+def module(value=1.0, world_size=1, last=False, **options):
     lit = LitFasterRCNN(detector=Detector(value), evaluation=DetectionSettings(), **options)
     lit.logged = {}
     lit.log_dict = lambda values, **_: lit.logged.update({k: float(v) for k, v in values.items()})
     lit._trainer = SimpleNamespace(
-        world_size=world_size, current_epoch=0, global_rank=0, estimated_stepping_batches=10
+        world_size=world_size,
+        current_epoch=0,
+        global_rank=0,
+        estimated_stepping_batches=10,
+        is_last_batch=last,
     )
     return lit
 
@@ -47,8 +51,22 @@ def test_penalties_are_part_of_the_logged_loss_and_l1_of_the_gradient():
     assert total.item() == 2 + 2 + 0.5 * 2
     lit = module(l2=0.5)
     assert lit.training_step(batch(), 0).item() == 4  # the optimizer's weight decay is the rest
-    assert lit.logged["train/loss"] == lit.logged["train/loss_epoch"] == 4 + 0.5 * 2**2
+    assert lit.logged["train/loss"] == 4 + 0.5 * 2**2
     assert lit.logged["train/loss_rpn_class"] == 2
+
+
+def test_an_epoch_is_logged_as_the_mean_over_its_images():
+    lit = module()
+    lit.training_step(batch("a.png"), 0)
+    lit.on_train_batch_end(None, batch("a.png"), 0)
+    assert "train/loss_epoch" not in lit.logged
+    three = Batch(torch.zeros(3, 1, 2, 2), *[torch.zeros(3, 1)] * 7, ["b.png", "c.png", "d.png"])
+    lit.detector.value = 3.0
+    lit._trainer.is_last_batch = True
+    lit.training_step(three, 1)
+    lit.on_train_batch_end(None, three, 1)
+    assert lit.logged["train/loss_epoch"] == (1 * (2 + 2) + 3 * (6 + 2)) / 4
+    assert lit.logged["train/loss_rpn_class_epoch"] == (1 * 2 + 3 * 6) / 4
 
 
 def test_the_rate_is_set_per_step_and_grows_with_the_devices():
@@ -76,9 +94,7 @@ def test_a_loss_that_is_no_number_is_remembered_until_someone_looks():
     lit.training_step(batch("bad.png"), 0)
     lit.detector.value = 1.0
     lit.training_step(batch(), 1)  # good again: the weights are not
-    with pytest.raises(RunError, match=r"epoch 1, the last steps"):
-        lit.on_train_epoch_end()
-    with pytest.raises(RunError, match=r"a\.png"):
+    with pytest.raises(RunError, match=r"epoch 1, step 1(.|\n)*bad\.png"):
         lit.on_train_batch_end(None, batch(), 1)
     assert FINITE_EVERY > 1
 

@@ -2,6 +2,7 @@
 
 from frcnn.callbacks.checkpoint_interval import CheckpointInterval
 from frcnn.callbacks.early_stopping import LossEarlyStopping
+from frcnn.callbacks.ema import WeightEMA
 from frcnn.callbacks.first_batch import FirstBatch
 from frcnn.callbacks.progress import TrainingProgress
 from frcnn.callbacks.status import StatusWriter
@@ -15,4 +16,5 @@ __all__ = [
     "TrainingProgress",
     "ValidationMap",
     "ValidationSample",
+    "WeightEMA",
 ]

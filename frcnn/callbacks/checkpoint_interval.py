@@ -1,4 +1,4 @@
-"""Checkpoints every few epochs, besides the last and the best one."""
+"""Checkpoints every few epochs or steps, besides the last and the best one."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from frcnn.checkpoint_io import link_checkpoint
 
@@ -24,20 +26,32 @@ class CheckpointInterval(Checkpoint):
     """Saves `<stem>.epoch_<n>.ckpt` every `interval` epochs, `last.ckpt` always, `best.ckpt` by `val/mAP`.
 
     Every epoch is serialised once: the other names of a checkpoint are links to the same bytes. A run that
-    is interrupted keeps the files of its last whole epoch.
+    is interrupted keeps the files of its last whole epoch, or those of a later step with `every_n_steps`. One
+    that is told to end (SIGTERM) leaves last.ckpt as it is then.
 
     Args:
         folder: where the files go.
         stem: how numbered files begin, such as `frcnn_resnet_18`.
         interval: epochs between two numbered files.
         total_epochs: epochs of the whole run, to say when no numbered file can come of it.
+        keep: numbered files that stay, the newest ones; 0: all.
+        every_n_steps: optimizer steps between two updates of last.ckpt within an epoch; 0: none.
     """
 
     def __init__(
-        self, folder: Path, *, stem: str = "frcnn_resnet_18", interval: int = 1, total_epochs: int
+        self,
+        folder: Path,
+        *,
+        stem: str = "frcnn_resnet_18",
+        interval: int = 1,
+        total_epochs: int,
+        keep: int = 0,
+        every_n_steps: int = 0,
     ) -> None:
         self.folder, self.stem, self.interval, self.total_epochs = Path(folder), stem, interval, total_epochs
+        self.keep, self.every_n_steps = keep, every_n_steps
         self.best: Best | None = None
+        self._saved_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn of an interval that is never reached. TAO: then it saved nothing."""
@@ -47,6 +61,36 @@ class CheckpointInterval(Checkpoint):
                 self.interval,
                 self.total_epochs,
             )
+
+        self._saved_step = trainer.global_step
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the logs of whole epochs reach the disk: a resumed run does not write them again."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch; at its end there is a checkpoint anyway."""
+        due = self.every_n_steps and trainer.global_step - self._saved_step >= self.every_n_steps
+        if due and not trainer.is_last_batch:
+            self._save_last(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save what a run has that is told to end; Lightning tells it between two steps."""
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.validating:
+            # Half a validation cannot be gone on with: its epoch counts as trained.
+            log.warning(
+                "stopped during the validation after epoch %d: it is left out", trainer.current_epoch + 1
+            )
+            trainer.fit_loop.epoch_progress.increment_processed()
+        if trainer.global_step > self._saved_step:
+            self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; this epoch's validation, if it had one, is over."""
@@ -62,11 +106,24 @@ class CheckpointInterval(Checkpoint):
                 link_checkpoint(saved, self.folder / "best.ckpt")
             if saved != last:
                 link_checkpoint(saved, last)
+                self._thin_out(epoch)
+        self._saved_step = trainer.global_step
 
     def judge_last(self, mean: float, *, epoch: int) -> None:
         """Make last.ckpt the best if a validation after the end says so."""
         if self._improves(mean, epoch):
             link_checkpoint(self.folder / "last.ckpt", self.folder / "best.ckpt")
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self._saved_step = trainer.global_step
+
+    def _thin_out(self, epoch: int) -> None:
+        """Remove the oldest numbered files; best.ckpt and last.ckpt keep their bytes."""
+        for old in range(epoch - self.interval * self.keep, 0, -self.interval) if self.keep else ():
+            (self.folder / f"{self.stem}.epoch_{old}.ckpt").unlink(missing_ok=True)
 
     def _improves(self, mean: float, epoch: int) -> bool:
         improves = mean > (self.best["mAP"] if self.best else -1.0)

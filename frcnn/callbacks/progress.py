@@ -84,7 +84,8 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and the bars on a terminal."""
-        self._start, self._steps = time.monotonic(), 0
+        self._start = self._epoch_start = time.monotonic()
+        self._steps = 0
         self._next_report = self._start + self._pause()
         self._show_bars()
 

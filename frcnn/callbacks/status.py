@@ -31,7 +31,8 @@ class StatusWriter(StatusFile, Callback):
         self._validated = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The loop begins."""
+        """The loop begins, which may be within an epoch."""
+        self._epoch_start = time.monotonic()
         self.write("STARTED", "Starting Training Loop.")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

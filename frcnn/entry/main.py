@@ -14,9 +14,10 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides
-from frcnn.errors import RunError, SpecError
+from frcnn.errors import DataError, RunError, SpecError
 from frcnn.exits import exit_code
-from frcnn.paths import conf_dir
+from frcnn.folder import run_of
+from frcnn.paths import PathFinder, conf_dir, load_mounts
 from frcnn.spec.run import Run
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ def _run(command: str, argv: Sequence[str]) -> None:
 
 def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
+    if command == "train":
+        return _settings_of_training(line, specs)
     if command != "evaluate":
-        return specs or _settings_to_resume(line)
+        return specs
     from frcnn.weights.checkpoint import Checkpoint
 
     paths = line.values.get("model_path") or [spec.spec.evaluation_config.model for spec in specs]
@@ -72,17 +75,36 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     return [Checkpoint(path).document(over=specs[0] if specs else None) for path in paths]
 
 
-def _settings_to_resume(line: overrides.CommandLine) -> list[Document]:
-    """With run.resume=last a run goes on with its own settings, which its folder holds."""
+def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) -> list[Document]:
+    """A run that goes on does so in its own folder and, unless told otherwise, with its own settings."""
     values = {key: value for _, key, value in map(overrides.split, line.overrides)}
-    if values.get("run.resume") != "last":
-        return []
     folder = values.get("hydra.run.dir")
+    if values.get("run.resume") == "last":
+        if specs:
+            return specs
+        if not folder:
+            raise SpecError("which run?", where="run.resume", hint="hydra.run.dir=FOLDER of the run")
+        if not (Path(folder) / "config.yaml").exists():
+            raise SpecError("there is no run to resume", where=folder)
+        return [read_spec(Path(folder) / "config.yaml")]
+    run = _run_to_resume(values.get("training_config.resume_from_model"), specs)
+    if run is None or {"-m", "--multirun"} & set(line.flags):
+        return specs
     if not folder:
-        raise SpecError("which run?", where="run.resume", hint="hydra.run.dir=FOLDER of the run")
-    if not (Path(folder) / "config.yaml").exists():
-        raise SpecError("there is no run to resume", where=folder)
-    return [read_spec(Path(folder) / "config.yaml")]
+        line.overrides.append(f"hydra.run.dir='{run}'")
+    return specs or ([] if line.groups else [read_spec(run / "config.yaml")])
+
+
+def _run_to_resume(named: str | None, specs: list[Document]) -> Path | None:
+    """The folder of the run whose checkpoint `resume_from_model` names, if it names one of a run."""
+    spec = specs[0] if specs else None
+    named = named or (spec.spec.training_config.resume_from_model if spec else "")
+    if not named:
+        return None
+    beside = str(Path(spec.source).resolve().parent) if spec else ""
+    with contextlib.suppress(DataError):  # it is found, or missed, with all its settings later
+        return run_of(PathFinder(spec_folder=beside, mounts=load_mounts({})).find(named, field=""))
+    return None
 
 
 def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> None:

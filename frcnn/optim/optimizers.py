@@ -110,6 +110,12 @@ def parameter_groups(module: nn.Module, *, l2: float = 0.0) -> list[ParameterGro
     return [{"params": kernels, "weight_decay": 2 * l2}, {"params": others, "weight_decay": 0.0}]
 
 
+def group_settings(optimizer: Optimizer) -> list[ParameterGroup]:
+    """What each group was made with: without its parameters and its state."""
+    state = ("params", "steps")
+    return [{k: v for k, v in group.items() if k not in state} for group in optimizer.param_groups]
+
+
 def l1_penalty(module: nn.Module, weight: float) -> Tensor:
     """`weight * sum |x|` over the trainable kernels that `parameter_groups` decays: a scalar."""
     return weight * torch.stack([kernel.abs().sum() for kernel in _kernels(module)]).sum()

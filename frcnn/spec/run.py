@@ -55,6 +55,17 @@ class Run(Message):
     tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
     num_workers: int = option("loader processes; -1: by the number of cores", default=-1, rule=at_least(-1))
     resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))
+    save_every_n_steps: int = option(
+        "optimizer steps between two updates of last.ckpt within an epoch; 0: none",
+        default=0,
+        rule=at_least(0),
+    )
+    ema_decay: float = option(
+        "decay of a moving average of the weights, which is validated and stored, such as 0.999; 0: none",
+        default=0.0,
+        rule=Rule("0, or a share below 1", lambda decay: 0 <= decay < 1),
+    )
+    keep_checkpoints: int = option("numbered checkpoints that stay; 0: all", default=0, rule=at_least(0))
     spec_folder: str = option("folder of the spec; relative paths are tried there too", default="")
     overwrite: bool = option("replace a run that the folder holds", default=False)
     stride_on_3x3: bool = option(

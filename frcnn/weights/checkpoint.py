@@ -58,9 +58,34 @@ class Checkpoint:
         return yaml.parse(self.content["frcnn"]["config"], source=str(self.path))
 
     @property
+    def settings(self) -> Experiment:
+        """The spec that it was trained with, as it was then."""
+        return self._stored.spec
+
+    @property
     def epochs(self) -> int:
-        """How many epochs it has behind it."""
-        return int(self.content["epoch"]) + 1
+        """How many whole epochs it has behind it."""
+        return int(self._progress.get("epochs", self.content["epoch"] + 1))
+
+    @property
+    def batches(self) -> int:
+        """How many batches of the next epoch it has behind it."""
+        return int(self._progress.get("batches", 0))
+
+    @property
+    def images_per_step(self) -> int:
+        """How many images a batch had, on all devices together."""
+        return int(self._progress.get("images_per_step", 0))
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps it has behind it."""
+        return int(self.content["global_step"])
+
+    @property
+    def _progress(self) -> dict[str, Any]:
+        progress: dict[str, Any] = self.content["frcnn"].get("progress", {})
+        return progress
 
     @property
     def layers(self) -> Layers:
@@ -117,6 +142,7 @@ class Checkpoint:
             "model_config": (stored.model_config, app.model_config),
             "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
             "the optimizer": (_kind(stored), _kind(app)),
+            "run.ema_decay": ("averaging_state" in self.content, app.run.ema_decay > 0),
         }
         changed = [name for name, (before, now) in pairs.items() if before != now]
         if changed:

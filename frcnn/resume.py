@@ -1,0 +1,98 @@
+"""Going on with a run: from which checkpoint, whether that can be, and what is different now."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from frcnn.errors import SpecError
+from frcnn.spec.experiment import Experiment
+from frcnn.spec.fields import Message, walk
+from frcnn.spec.run import App
+from frcnn.weights.checkpoint import Checkpoint
+from frcnn.weights.keras_hdf5 import SUFFIXES
+
+OF_THE_START = ("resume_from_model", "retrain_pruned_model", "pretrained_weights")
+OF_THE_SCHEDULE = ("training_config.num_epochs", "training_config.learning_rate")
+
+
+def checkpoint_to_resume(app: App, folder: Path) -> Path | None:
+    """Where a training goes on from: the run's own last checkpoint, or that of `resume_from_model`."""
+    if app.run.resume:
+        return folder / "checkpoints" / "last.ckpt"
+    named = app.training_config.resume_from_model
+    return Path(named) if named else None
+
+
+def check_resume(app: App, path: Path) -> list[str]:
+    """Whether a run can go on; returns what it will do, and which settings are not those of its checkpoint.
+
+    Raises:
+        SpecError: the run is complete, or its network, classes or optimizer are others; or a Keras model.
+        WeightsError: the checkpoint cannot be read.
+    """
+    if path.suffix in SUFFIXES:
+        raise SpecError(
+            "a Keras model holds no state to go on with, nor did the original restore any",
+            where="training_config.resume_from_model",
+            found=path,
+            hint=f"training_config.retrain_pruned_model={path} starts with its network and weights",
+        )
+    stored = Checkpoint(path)
+    if "optimizer_states" not in stored.content:
+        raise SpecError(
+            "holds a network and no state of a training to go on with",
+            where=path,
+            hint=f"training_config.pretrained_weights={path} starts with its weights, "
+            f"training_config.retrain_pruned_model={path} with its network, too",
+        )
+    done, epochs = stored.epochs, app.training_config.num_epochs
+    if done >= epochs:
+        hint = f"training_config.num_epochs={done + epochs} trains on"
+        raise SpecError("the run is complete", where=path, found=f"{done} of {epochs} epochs", hint=hint)
+    stored.refuse_other_network(app)
+    place = f", step {stored.batches} of the next one" if stored.batches else ""
+    notices = [f"going on after epoch {done} of {epochs}{place}"]
+    changes = list(_changes(stored.settings, app.experiment()))
+    notices += [f"changed: {change}" for change in changes]
+    if any(change.startswith(OF_THE_SCHEDULE) for change in changes):
+        notices.append(f"the learning rate follows the schedule as it is now, over {epochs} epochs")
+    return notices
+
+
+def check_step_size(stored: Checkpoint, *, images: int) -> None:
+    """Within an epoch a run goes on behind the batches that it took, so they must be of the same size.
+
+    Args:
+        stored: the checkpoint.
+        images: of a step, on all devices.
+
+    Raises:
+        SpecError: a step was of another size.
+    """
+    if stored.batches and stored.images_per_step != images:
+        raise SpecError(
+            "the run stopped within an epoch, which goes on with steps of the same size only",
+            where=stored.path,
+            found=f"batch_size_per_gpu times devices is {images}",
+            allowed=stored.images_per_step,
+            hint="or go on from the checkpoint of a whole epoch: training_config.resume_from_model=PATH",
+        )
+
+
+def _changes(before: Experiment, now: Experiment) -> Iterator[str]:
+    old, new = _values(before), _values(now)
+    for path in dict.fromkeys([*old, *new]):
+        if old.get(path) != new.get(path) and not path.endswith(OF_THE_START):
+            yield f"{path} {_shown(old.get(path))} -> {_shown(new.get(path))}"
+
+
+def _values(spec: Experiment) -> dict[str, object]:
+    return {
+        path: value
+        for path, _, value in walk(spec)
+        if not isinstance(value, Message)
+        and not (isinstance(value, list) and any(isinstance(item, Message) for item in value))
+    }
+
+
+def _shown(value: object) -> str:
+    return "unset" if value is None else f"{value}"
