@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from frcnn import build, preview, results
+from frcnn.auto_batch import free_memory, largest_batch, step_memory
 from frcnn.callbacks import (
     CheckpointInterval,
     FirstBatch,
@@ -33,7 +34,14 @@ from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
-from frcnn.trainer import leave_processes, lightning_ends, make_trainer, quiet
+from frcnn.trainer import (
+    leave_processes,
+    lightning_ends,
+    make_trainer,
+    mixed_precision,
+    quiet,
+    training_device,
+)
 from frcnn.unavailable import refuse_unavailable
 from frcnn.weights.checkpoint import Checkpoint
 
@@ -65,6 +73,10 @@ def train(app: App, folder: Path) -> float | None:
             status.write("SUCCESS", "The network was described; nothing was trained.")
             return None
         data = _prepare(app)
+        if app.run.auto_batch and data.module.train is not None:
+            data.module.batch_size = _choose_batch(app, begin.detector, images=len(data.module.train))
+        if app.run.compile:
+            begin.detector.compile_stages()
         module = LitFasterRCNN(
             detector=begin.detector,
             evaluation=build.detection_settings(app.evaluation_config),
@@ -264,6 +276,35 @@ def _defaults_taken(app: App) -> Iterator[str]:
             f"{block.rpn_nms_overlap_threshold:g}, detections {block.classifier_nms_max_boxes} at IoU "
             f"{block.classifier_nms_overlap_threshold:g}, score from {block.object_confidence_thres:g}"
         )
+
+
+def _choose_batch(app: App, detector: FasterRCNN, *, images: int) -> int:
+    """Find the batch size and make it the settings' own."""
+    device = training_device(app)
+    memory = step_memory(
+        detector,
+        size=_largest_size(app),
+        channels=build.channels(app),
+        max_objects=app.model_config.input_image_config.max_objects_num_per_image,
+        make_optimizer=build.optimizer(app),
+        device=device,
+        precision=partial(mixed_precision, app, device),
+    )
+    # An epoch of less than ten steps would leave the schedule nothing to do.
+    batch = largest_batch(memory, available=free_memory(device), most=max(images // 10, 1))
+    gibibytes = (memory.fixed + batch * memory.per_image) / 2**30
+    log.info("batch_size_per_gpu is %d: %.2f GiB for a step; the learning rate stays", batch, gibibytes)
+    app.training_config.batch_size_per_gpu = batch
+    app.run.auto_batch = False  # a run that goes on, and its other processes, keep this size
+    return batch
+
+
+def _largest_size(app: App) -> tuple[int, int]:
+    """Height and width of the largest input that there can be."""
+    if size := app.model_config.input_image_config.size_height_width:
+        return size.height, size.width
+    sides = app.augmentation_config.preprocessing
+    return sides.output_image_min, sides.output_image_max
 
 
 def _validation(app: App) -> ValidationMap:

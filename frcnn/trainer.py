@@ -48,6 +48,18 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback]) -> pl.Tra
     )
 
 
+def training_device(app: App) -> torch.device:
+    """The first device that a training will use."""
+    wanted = app.trainer.accelerator
+    return torch.device("cuda" if wanted in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+
+
+def mixed_precision(app: App, device: torch.device) -> torch.autocast:
+    """The context in which a training computes on a device."""
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(app.trainer.precision)
+    return torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None)
+
+
 def _share_or_number(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 

@@ -18,7 +18,7 @@ LEVELS = [
         "report.conversion",
         "report.summary",
     },
-    {"callbacks", "datamodule", "weights"},
+    {"callbacks", "datamodule", "weights", "auto_batch"},
     {"lit_module", "loggers", "report.training", "trainer"},
     {"build", "unavailable"},
     {"results", "convert"},

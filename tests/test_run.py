@@ -354,3 +354,20 @@ def test_trainer_options_reach_lightning(folder, tmp_path):
     assert content["global_step"] == 1
     assert results(out)["images"] == 3  # one batch of up to four
     assert content["state_dict"]["detector.trunk.conv1.weight"].dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_any_other(finished, folder, tmp_path):
+    assert runs.train(folder, tmp_path / "run", "run.compile=true", "run.ema_decay=0.9") == 0
+    first, second = (list(map(float, losses(out))) for out in (finished, tmp_path / "run"))
+    assert second[0] == pytest.approx(first[0], rel=1e-3)  # later ones go apart with the chosen regions
+    assert len(second) == len(first)
+
+
+def test_a_batch_size_is_found_and_kept(folder, tmp_path, caplog):
+    out = tmp_path / "run"
+    assert runs.train(folder, out, "run.auto_batch=true", "training_config.num_epochs=1") == 0
+    assert "batch_size_per_gpu is 1: " in caplog.text  # a tenth of six images, at least one
+    stored = yaml.parse((out / "config.yaml").read_text())
+    assert stored.spec.training_config.batch_size_per_gpu == 1
+    assert stored.extra["run"]["auto_batch"] is False

@@ -63,6 +63,7 @@ def build_detector(spec: Experiment, *, plan: Mapping[str, int] | None = None) -
             "rcnn_box": training.lambda_cls_regr,
         },
         channels=plan,
+        channels_last=not isinstance(spec, App) or spec.run.channels_last,
     )
 
 

@@ -67,6 +67,7 @@ class FasterRCNN(nn.Module):
         channels: Mapping[str, int] | None = None,
         nms_form: NmsForm = "auto",
         crop_form: CropForm = "auto",
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -95,13 +96,14 @@ class FasterRCNN(nn.Module):
         self.roi_stds: Tensor
 
         self._freeze(freeze_blocks, freeze_bn)
-        self.to(memory_format=torch.channels_last)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
 
     # Stages
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, Cf, H / 16, W / 16)."""
-        features: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.trunk(images.contiguous(memory_format=self.memory_format))
         return features
 
     def anchors(self, features: Tensor) -> Tensor:
@@ -140,6 +142,11 @@ class FasterRCNN(nn.Module):
         """End every ReLU at a value; None ends none. Not part of the state dict."""
         for part in (self.trunk, self.rpn, self.head.body):
             part.ceiling = ceiling
+
+    def compile_stages(self, *, backend: str = "inductor") -> None:
+        """Let torch.compile make one graph of each of trunk, RPN and head; names and weights stay."""
+        for stage in (self.trunk, self.rpn, self.head):
+            stage.compile(fullgraph=True, backend=backend)
 
     # Chains
 

@@ -65,6 +65,11 @@ class Run(Message):
         default=0.0,
         rule=Rule("0, or a share below 1", lambda decay: 0 <= decay < 1),
     )
+    channels_last: bool = option("interleaved channels in memory, which convolutions prefer", default=True)
+    compile: bool = option("compile trunk, RPN and head with torch.compile", default=False)
+    auto_batch: bool = option(
+        "find the largest batch that fits into memory; batch_size_per_gpu is set to it", default=False
+    )
     keep_checkpoints: int = option("numbered checkpoints that stay; 0: all", default=0, rule=at_least(0))
     spec_folder: str = option("folder of the spec; relative paths are tried there too", default="")
     overwrite: bool = option("replace a run that the folder holds", default=False)

@@ -224,3 +224,21 @@ def test_detect_exports_with_static_shapes(trained):
     expected = trained.detect(images, settings=SETTINGS)
     for a, b in zip(exported(images), expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_the_layout_in_memory_changes_no_result():
+    first, second = (build(channels_last=flag) for flag in (True, False))
+    weights = first.trunk.conv1.weight, second.trunk.conv1.weight
+    assert [w.is_contiguous(memory_format=torch.channels_last) for w in weights] == [True, False]
+    for name, value in losses(first).items():
+        torch.testing.assert_close(losses(second)[name], value)
+
+
+def test_stages_compile_to_one_graph_each_and_keep_their_names():
+    torch.compiler.reset()
+    plain, compiled = build(), build()
+    compiled.compile_stages(backend="eager")  # without the minutes that machine code takes
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for name, value in losses(plain).items():
+        torch.testing.assert_close(losses(compiled)[name], value)
+    assert copy.deepcopy(compiled) is not None  # the moving average needs a copy
