@@ -26,12 +26,13 @@ from frcnn.folder import claimed, logged
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
+from frcnn.processes import agreed, own_group
 from frcnn.report.summary import summary_rows
 from frcnn.report.tables import data_table, render, rows_table
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
-from frcnn.trainer import leave_processes, lightning_ends, make_trainer, quiet
+from frcnn.trainer import lightning_ends, make_trainer, quiet
 from frcnn.unavailable import refuse_unavailable
 from frcnn.weights.checkpoint import Checkpoint
 
@@ -89,7 +90,7 @@ def train(app: App, folder: Path) -> float | None:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
         trainer = make_trainer(app, folder, callbacks, logger=build_loggers(app, folder))
         since = time.perf_counter()
-        with lightning_ends(folder):
+        with lightning_ends(trainer, folder):
             trainer.fit(module, datamodule=data.module, ckpt_path=begin.checkpoint, weights_only=True)
             epochs = trainer.current_epoch
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
@@ -130,7 +131,7 @@ def evaluate(app: App, folder: Path) -> float | None:
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
         status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
-        with lightning_ends(folder):
+        with lightning_ends(trainer, folder):
             trainer.validate(module, datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
         found = results.collect(app, validation, "evaluate", seconds=seconds)
@@ -186,7 +187,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         )
         stack.enter_context(logged(folder, debug=app.verbose))
         stack.enter_context(quiet())
-        stack.callback(leave_processes)
+        stack.enter_context(own_group(folder))
         try:
             yield status
         except KeyboardInterrupt:
@@ -197,9 +198,12 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
                 log.warning("interrupted before the first checkpoint")
             raise
         except Exception as error:
-            log.error("%s", error, extra={"file_only": True})  # the entry point prints it
-            status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
-            raise
+            cause = agreed(folder, error)
+            log.error("%s", cause, extra={"file_only": True})  # the entry point prints it
+            status.write("FAILURE", str(cause) or type(cause).__name__, verbosity="ERROR")
+            if cause is error:
+                raise
+            raise cause from error
 
 
 def _prepare(app: App, *, train: bool = True) -> build.Data:

@@ -1,22 +1,34 @@
 """Lightning as a run uses it: the trainer, how it ends, and what it need not say."""
 
 import os
+import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
-from frcnn.errors import RunError
-from frcnn.spec.run import App
+from frcnn.errors import RunError, SpecError
+from frcnn.processes import ending_together, start_children
+from frcnn.spec.run import App, Trainer
+from frcnn.strategy import DataParallel
 
 
-def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
+def make_trainer(
+    app: App,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    *,
+    logger: Any,
+    groups: Sequence[Sequence[torch.device]] = (),
+) -> pl.Trainer:
     """Lightning's trainer as the settings want it.
 
     Args:
@@ -24,13 +36,25 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger
         folder: of the run.
         callbacks: in the order in which they are called.
         logger: Lightning loggers, or False for none.
+        groups: the devices of each process of this machine, where the network is split over several.
+
+    Raises:
+        SpecError: this machine has no such devices, or nothing says where several machines meet.
     """
     options = app.trainer
-    return pl.Trainer(
+    _check_meeting_place(options.num_nodes)
+    devices: int | str | list[int] = int(options.devices) if options.devices.isdigit() else options.devices
+    count = device_count(options)
+    if groups:
+        count = len(groups)
+        devices = [group[0].index or 0 for group in groups] if groups[0][0].type == "cuda" else count
+    several = options.strategy == "ddp" or count * options.num_nodes > 1
+    trainer = partial(
+        pl.Trainer,
         accelerator=options.accelerator,
-        devices=int(options.devices) if options.devices.isdigit() else options.devices,
+        devices=devices,
         num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        strategy=DataParallel(split=bool(groups)) if several else "auto",
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip_val or None,
         accumulate_grad_batches=options.accumulate_grad_batches,
@@ -47,6 +71,32 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
+    try:
+        return trainer()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        found = f"{options.accelerator}, devices {options.devices}"
+        raise SpecError(f"cannot be had here: {error}", where="trainer", found=found) from error
+
+
+def device_count(options: Trainer) -> int:
+    """How many devices of this machine the settings mean."""
+    if options.devices.isdigit():
+        return int(options.devices)
+    if options.devices not in ("auto", "-1"):
+        return len(options.devices.strip("[], ").split(","))
+    return max(torch.cuda.device_count(), 1) if options.accelerator in ("auto", "gpu") else 1
+
+
+def _check_meeting_place(nodes: int) -> None:
+    launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if nodes > 1 and missing and not any(name in os.environ for name in launchers):
+        raise SpecError(
+            f"{nodes} machines, and nothing says where they meet",
+            where="trainer.num_nodes",
+            found=f"{', '.join(missing)} not set",
+            hint="torchrun, srun, or these environment variables on every machine",
+        )
 
 
 def _share_or_number(text: str) -> int | float:
@@ -54,8 +104,30 @@ def _share_or_number(text: str) -> int | float:
 
 
 @contextmanager
-def lightning_ends(folder: Path) -> Iterator[None]:
-    """Lightning's ways to end, in ours."""
+def lightning_ends(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
+    """A stretch of a run that Lightning leads, in all processes, with its ways to end in ours."""
+    with ending_together(folder, _children(trainer)), _ends(folder):
+        yield
+
+
+def _children(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
+    """Start what further processes this machine needs, where nobody else did."""
+    if not isinstance(trainer.strategy, DataParallel):
+        return []
+    environment = trainer.strategy.cluster_environment
+    if environment is None or environment.creates_processes_externally:
+        return []
+    return start_children(
+        trainer.strategy.num_processes,
+        nodes=trainer.num_nodes,
+        node=environment.node_rank(),
+        address=environment.main_address,
+        port=environment.main_port,
+    )
+
+
+@contextmanager
+def _ends(folder: Path) -> Iterator[None]:
     try:
         yield
     except SystemExit:
@@ -63,14 +135,6 @@ def lightning_ends(folder: Path) -> Iterator[None]:
         raise KeyboardInterrupt from None
     except OSError as error:
         raise RunError("the run could not go on", where=folder, found=error) from error
-
-
-def leave_processes() -> None:
-    """Forget the other processes of a run, so that the next job of a sweep starts its own."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
 
 
 @contextmanager

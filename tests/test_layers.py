@@ -19,7 +19,7 @@ LEVELS = [
         "report.summary",
     },
     {"callbacks", "datamodule", "weights"},
-    {"lit_module", "loggers", "report.training", "trainer"},
+    {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
     {"build", "unavailable"},
     {"results", "convert"},
     {"run", "preview", "start", "import_weights", "reference"},
