@@ -1,7 +1,7 @@
 """The Lightning module: a detector with its optimizer, its schedule and what a checkpoint carries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from frcnn.data.sample import Batch
 from frcnn.errors import RunError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
+from frcnn.model.parallel import follow
 from frcnn.optim.optimizers import l1_penalty, l2_penalty
 
 FINITE_EVERY = 20
@@ -31,6 +32,7 @@ class LitFasterRCNN(pl.LightningModule):
         l1: weight of the L1 penalty.
         l2: weight of the L2 penalty, which the optimizer applies; it is part of the logged loss.
         seed: seed of the random choice of anchors and regions.
+        place: spreads the network over the devices of this process, of which it is told the first.
         stored: what checkpoints carry: spec and whole configuration as texts, traits of an imported network.
     """
 
@@ -44,13 +46,22 @@ class LitFasterRCNN(pl.LightningModule):
         l1: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
+        place: Callable[[FasterRCNN, torch.device], None] | None = None,
         stored: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.evaluation = detector, evaluation
         self.make_optimizer, self.rate = make_optimizer, rate
         self.l1, self.l2, self.seed, self.stored = l1, l2, seed, dict(stored or {})
+        self.place = place
         self._finite: Tensor | None = None
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move to a device, from there to the others of a split network."""
+        super().to(*args, **kwargs)
+        if self.place is not None:
+            self.place(self.detector, self.device)
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the four losses and the L1 penalty."""
@@ -63,11 +74,11 @@ class LitFasterRCNN(pl.LightningModule):
             generator=self._generator(batch_idx),
         )
         if self.l1:
-            losses["l1"] = l1_penalty(self.detector, self.l1)
+            losses["l1"] = l1_penalty(self.detector, self.l1).to(self.device)
         total = torch.stack(list(losses.values())).sum()
         finite = torch.isfinite(total.detach())
         self._finite = finite if self._finite is None else self._finite & finite
-        logged = total + l2_penalty(self.detector, self.l2) if self.l2 else total
+        logged = total + l2_penalty(self.detector, self.l2).to(total.device) if self.l2 else total
         self._log_losses({"loss": logged, **{f"loss_{name}": value for name, value in losses.items()}}, batch)
         return total
 
@@ -84,6 +95,12 @@ class LitFasterRCNN(pl.LightningModule):
         optimizer = self.make_optimizer(self.detector)
         scheduler = LambdaLR(optimizer, lambda step: devices * rate(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Lightning puts restored slots of an optimizer on the first device."""
+        if self.place is not None:
+            for optimizer in self.trainer.optimizers:
+                follow(optimizer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Log the rate that this step uses."""

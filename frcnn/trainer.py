@@ -44,14 +44,15 @@ def make_trainer(
     options = app.trainer
     _check_meeting_place(options.num_nodes)
     devices: int | str | list[int] = int(options.devices) if options.devices.isdigit() else options.devices
-    count = device_count(options)
+    accelerator, count = options.accelerator, device_count(options)
     if groups:
-        count = len(groups)
-        devices = [group[0].index or 0 for group in groups] if groups[0][0].type == "cuda" else count
+        on_gpu, count = groups[0][0].type == "cuda", len(groups)
+        accelerator = "gpu" if on_gpu else "cpu"
+        devices = [group[0].index for group in groups] if on_gpu else count
     several = options.strategy == "ddp" or count * options.num_nodes > 1
     trainer = partial(
         pl.Trainer,
-        accelerator=options.accelerator,
+        accelerator=accelerator,
         devices=devices,
         num_nodes=options.num_nodes,
         strategy=DataParallel(split=bool(groups)) if several else "auto",
@@ -85,6 +86,37 @@ def device_count(options: Trainer) -> int:
     if options.devices not in ("auto", "-1"):
         return len(options.devices.strip("[], ").split(","))
     return max(torch.cuda.device_count(), 1) if options.accelerator in ("auto", "gpu") else 1
+
+
+def device_groups(app: App) -> list[list[torch.device]]:
+    """The devices of each process of this machine, where `model_parallelism` splits the network; else none.
+
+    `trainer.devices` counts devices, so there is a process for every so many of them. On a machine without a
+    GPU all parts are on the CPU.
+
+    Raises:
+        SpecError: the number of fractions does not fit the devices.
+    """
+    parts, options = len(app.training_config.model_parallelism), app.trainer
+    if not parts:
+        return []
+    there = torch.cuda.device_count() if options.accelerator in ("auto", "gpu") else 0
+    if not there and options.accelerator != "gpu":
+        count = parts if options.devices in ("auto", "-1") else device_count(options)
+        devices = [torch.device("cpu")] * count
+    else:
+        listed = not options.devices.isdigit() and options.devices not in ("auto", "-1")
+        wanted = options.devices.strip("[], ").split(",") if listed else range(device_count(options))
+        devices = [torch.device("cuda", int(number)) for number in wanted if int(number) < there]
+    if not devices or len(devices) % parts:
+        raise SpecError(
+            "every process needs a device for each fraction",
+            where="training_config.model_parallelism",
+            found=f"{parts} fractions and {len(devices)} devices (trainer.devices={options.devices})",
+            allowed=f"a multiple of {parts} devices",
+            hint=f"trainer.devices={parts}, or as many fractions as a process may have devices",
+        )
+    return [devices[start : start + parts] for start in range(0, len(devices), parts)]
 
 
 def _check_meeting_place(nodes: int) -> None:

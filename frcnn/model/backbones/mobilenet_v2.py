@@ -99,7 +99,8 @@ class _MobileNetV2(Blocks):
         if not unit.residual:
             return y
         entry = self.linear(f"{unit.prefix}projected_inputs", x, valid) if unit.all_projections else x
-        return y.add_(carry(entry, to=y))
+        last = entry if unit.all_projections else y  # of the two layers
+        return carry(y, to=last).add_(carry(entry, to=last))
 
 
 class MobileNetV2Trunk(_MobileNetV2, Trunk):

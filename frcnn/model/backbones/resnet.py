@@ -115,7 +115,8 @@ class _ResNet(Blocks):
                 y = self.active(conv, y, valid)
             y = self.linear(convs[-1], y, valid)
             entry = x if shortcut is None else self.linear(shortcut, x, valid)
-            x = self.activation(y.add_(carry(entry, to=y)))
+            last = y if shortcut is None else entry  # of the two layers
+            x = self.activation(carry(y, to=last).add_(carry(entry, to=last)))
         return x
 
 
