@@ -125,7 +125,7 @@ def agreed(folder: Path, error: BaseException, children: Sequence[Child] = ()) -
         return error
     record = folder / RECORD
     if _is_echo(error):
-        _wait_for(record)
+        _wait_for(record, children)
         error = _lost(children, error)
     code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
     text = str(error) if isinstance(error, FrcnnError) else f"{type(error).__name__}: {error}"
@@ -151,9 +151,11 @@ def _is_echo(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (type(error) is RuntimeError and words is not None)
 
 
-def _wait_for(record: Path) -> None:
+def _wait_for(record: Path, children: Sequence[Child]) -> None:
     deadline = time.monotonic() + ECHO_SECONDS
     while not record.exists() and time.monotonic() < deadline:
+        if any((child.poll() or 0) < 0 for child in children):  # killed: it has not said why
+            return
         time.sleep(0.05)
 
 

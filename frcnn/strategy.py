@@ -26,6 +26,11 @@ class DataParallel(DDPStrategy):
         """None where the wrapper must leave the network where it is."""
         return None if self.split else super().determine_ddp_device_ids()
 
+    def on_train_start(self) -> None:
+        """Let dropout differ between processes; every other choice already depends on the process."""
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     @torch.no_grad()
     def on_validation_start(self) -> None:
         """Hand out the first process's running statistics."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
@@ -107,12 +108,14 @@ def device_groups(app: App) -> list[list[torch.device]]:
     else:
         listed = not options.devices.isdigit() and options.devices not in ("auto", "-1")
         wanted = options.devices.strip("[], ").split(",") if listed else range(device_count(options))
-        devices = [torch.device("cuda", int(number)) for number in wanted if int(number) < there]
-    if not devices or len(devices) % parts:
+        devices = [torch.device("cuda", int(number)) for number in wanted]
+    missing = [str(device) for device in devices if device.type == "cuda" and device.index >= there]
+    if missing or not devices or len(devices) % parts:
         raise SpecError(
             "every process needs a device for each fraction",
             where="training_config.model_parallelism",
-            found=f"{parts} fractions and {len(devices)} devices (trainer.devices={options.devices})",
+            found=f"{parts} fractions and {len(devices)} devices (trainer.devices={options.devices})"
+            + (f", of which {', '.join(missing)} are not there" if missing else ""),
             allowed=f"a multiple of {parts} devices",
             hint=f"trainer.devices={parts}, or as many fractions as a process may have devices",
         )
@@ -127,7 +130,7 @@ def _check_meeting_place(nodes: int) -> None:
             f"{nodes} machines, and nothing says where they meet",
             where="trainer.num_nodes",
             found=f"{', '.join(missing)} not set",
-            hint="torchrun, srun, or these environment variables on every machine",
+            hint="torchrun, srun, or these variables on each machine; trainer.num_nodes=1 for this one alone",
         )
 
 
@@ -149,13 +152,16 @@ def _children(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
     environment = trainer.strategy.cluster_environment
     if environment is None or environment.creates_processes_externally:
         return []
-    return start_children(
+    children = start_children(
         trainer.strategy.num_processes,
         nodes=trainer.num_nodes,
         node=environment.node_rank(),
         address=environment.main_address,
         port=environment.main_port,
     )
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.procs = children  # to whom Lightning hands SIGTERM on
+    return children
 
 
 @contextmanager

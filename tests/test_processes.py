@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runs
@@ -16,8 +17,11 @@ import torch
 from project import ROOT
 
 from frcnn.entry.main import main
-from frcnn.errors import DataError, ElsewhereError, RunError
+from frcnn.errors import DataError, ElsewhereError, RunError, SpecError
 from frcnn.processes import RECORD, agreed
+from frcnn.spec.run import App, Trainer
+from frcnn.strategy import DataParallel
+from frcnn.trainer import device_groups
 
 CPU = ("trainer.accelerator=cpu",)
 TWO = ("trainer=ddp", *CPU, "trainer.devices=2")
@@ -209,6 +213,33 @@ def test_fractions_have_to_fit_the_devices(folder, tmp_path, capsys):
     assert "a multiple of 2" in message
     assert runs.train(folder, tmp_path / "run", *CPU, "training_config.model_parallelism=[1,0]") == 2
     assert "training_config.model_parallelism.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("devices", "numbers"),
+    [("auto", [[0, 1], [2, 3]]), ("2", [[0, 1]]), ("3,0", [[3, 0]]), ("0,2,3,1", [[0, 2], [3, 1]])],
+)
+def test_a_process_has_as_many_gpus_as_there_are_fractions(monkeypatch, devices, numbers):
+    """Of four. Process r has numbers r * 2 and r * 2 + 1 of those that are meant."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    app = App(trainer=Trainer(devices=devices))
+    app.training_config = SimpleNamespace(model_parallelism=[0.3, 0.7])
+    groups = device_groups(app)
+    assert [[device.index for device in group] for group in groups] == numbers
+    assert {device.type for group in groups for device in group} == {"cuda"}
+
+
+@pytest.mark.parametrize("devices", ["1", "3", "8", "0,5"])
+def test_gpus_that_are_not_there_hold_no_part(monkeypatch, devices):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    app = App(trainer=Trainer(devices=devices))
+    app.training_config = SimpleNamespace(model_parallelism=[0.3, 0.7])
+    with pytest.raises(SpecError, match="a device for each fraction"):
+        device_groups(app)
+
+
+def test_the_wrapper_leaves_a_split_network_where_it_is():
+    assert DataParallel(split=True).determine_ddp_device_ids() is None
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from frcnn.checkpoint_io import link_checkpoint
+from frcnn.folder import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class CheckpointInterval(Checkpoint):
 
     def judge_last(self, mean: float, *, epoch: int) -> None:
         """Make last.ckpt the best if a validation after the end says so."""
-        if self._improves(mean, epoch):
+        if self._improves(mean, epoch) and is_first_process():
             link_checkpoint(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def _improves(self, mean: float, epoch: int) -> bool:

@@ -14,6 +14,7 @@ from frcnn.model.backbones import BACKBONES, build_backbone
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.model.parallel import boundaries, follow, graph_layers, place, split
 from frcnn.optim.optimizers import SGD, Adam, l1_penalty, l2_penalty, parameter_groups
+from frcnn.report.summary import split_rows
 
 # A fake tensor believes to be on the device that it names, and no operation takes two that differ. The root
 # is the one of the two that the network does not take for a CPU.
@@ -97,6 +98,24 @@ def test_parts_begin_where_the_formula_says(arch, fractions, firsts):
     parts = split(on_meta(arch), fractions)
     assert [next(iter(part)) for part in parts] == firsts
     assert sum(map(len, parts)) == len(graph_layers(on_meta(arch)))
+
+
+def test_memory_of_a_part_by_hand():
+    rows = split_rows(
+        on_meta("resnet:10"),
+        fractions=[2, 29],
+        devices=[torch.device("cuda", 0), torch.device("cuda", 1)],
+        size=(32, 64),
+        channels=3,
+        regions=5,
+        images=2,
+    )
+    # conv1: 7 * 7 * 3 * 64 weights, its batch norm 2 * 64; both put out 64 x 16 x 32, two images, four bytes.
+    assert (rows[0]["device"], rows[0]["layers"], rows[0]["last"]) == ("cuda:0", 2, "bn_conv1")
+    assert rows[0]["parameters MB"] == pytest.approx((7 * 7 * 3 * 64 + 2 * 64) * 4 / 1e6)
+    assert rows[0]["activations MB"] == pytest.approx(2 * 64 * 16 * 32 * 2 * 4 / 1e6)
+    total = sum(p.numel() for p in on_meta("resnet:10").parameters()) * 4 / 1e6
+    assert sum(row["parameters MB"] for row in rows) == pytest.approx(total)
 
 
 # What crosses the cut
