@@ -1,7 +1,6 @@
 """The errors that users see: where something is wrong, what was found, what is allowed, what to do."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 
 class FrcnnError(Exception):
@@ -15,7 +14,7 @@ class FrcnnError(Exception):
         hint: what to do about it.
     """
 
-    exit_code: ClassVar[int] = 2
+    exit_code: int = 2
 
     def __init__(
         self,
@@ -82,6 +81,21 @@ class StoppedError(RunError):
     """The run was told to end (SIGTERM), as a scheduler does that needs the machine; it can go on later."""
 
     exit_code = 143  # 128 + SIGTERM, as shells report it
+
+
+class ElsewhereError(FrcnnError):
+    """What another process of the run failed with, in its words; none where they are said elsewhere."""
+
+    def __init__(self, text: str, *, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_elsewhere, (self.message, self.exit_code)
+
+
+def _rebuild_elsewhere(text: str, exit_code: int) -> ElsewhereError:
+    return ElsewhereError(text, exit_code=exit_code)
 
 
 def _rebuild(cls: type[FrcnnError], message: str, *parts: object) -> FrcnnError:

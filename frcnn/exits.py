@@ -24,7 +24,8 @@ def exit_code(
         sys.stderr.write("interrupted\n")
         return 130
     except FrcnnError as error:
-        sys.stderr.write(wording(traceback.format_exc() if debug else f"{error}\n"))
+        if str(error) or debug:
+            sys.stderr.write(wording(traceback.format_exc() if debug else f"{error}\n"))
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the last resort: no stack trace unless asked for)
         text = f"{type(error).__name__}: {error}\n" + (f"  try: {hint}\n" if hint else "")

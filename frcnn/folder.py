@@ -84,17 +84,19 @@ def claimed(
 @contextmanager
 def logged(folder: Path, *, debug: bool) -> Iterator[None]:
     """Messages of a run on the console (INFO) and in log.txt."""
+    package = logging.getLogger("frcnn")
+    for lightning in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(lightning).setLevel(logging.WARNING)
     if not is_first_process():
+        package.setLevel(logging.CRITICAL)
         yield
         return
-    package = logging.getLogger("frcnn")
     console, file = logging.StreamHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")
     console.setLevel(logging.INFO)
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     console.setFormatter(logging.Formatter("%(message)s"))
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package.setLevel(logging.DEBUG if debug else logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for handler in (console, file):
         package.addHandler(handler)
     try:

@@ -1,7 +1,7 @@
 """The Lightning module: a detector with its optimizer, its schedule and what a checkpoint carries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from frcnn.data.sample import Batch
 from frcnn.datamodule import TrainingLoader
 from frcnn.errors import RunError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
+from frcnn.model.parallel import follow
 from frcnn.optim.optimizers import group_settings, l1_penalty, l2_penalty
 
 FINITE_EVERY = 20
@@ -32,6 +33,7 @@ class LitFasterRCNN(pl.LightningModule):
         l1: weight of the L1 penalty.
         l2: weight of the L2 penalty, which the optimizer applies; it is part of the logged loss.
         seed: seed of the random choice of anchors and regions.
+        place: spreads the network over the devices of this process, of which it is told the first.
         stored: what checkpoints carry: spec and whole configuration as texts, traits of an imported network.
     """
 
@@ -45,6 +47,7 @@ class LitFasterRCNN(pl.LightningModule):
         l1: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
+        place: Callable[[FasterRCNN, torch.device], None] | None = None,
         stored: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -57,6 +60,14 @@ class LitFasterRCNN(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}  # of this epoch's losses, each times its number of images
         self._images = 0
         self._batches = 0  # of the epoch that a resumed run is in
+        self.place = place
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move to a device, from there to the others of a split network."""
+        super().to(*args, **kwargs)
+        if self.place is not None:
+            self.place(self.detector, self.device)
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the four losses and the L1 penalty."""
@@ -69,10 +80,10 @@ class LitFasterRCNN(pl.LightningModule):
             generator=self._generator(batch_idx),
         )
         if self.l1:
-            losses["l1"] = l1_penalty(self.detector, self.l1)
+            losses["l1"] = l1_penalty(self.detector, self.l1).to(self.device)
         total = torch.stack(list(losses.values())).sum()
         self._unchecked.append((batch_idx, batch.ids, torch.isfinite(total.detach())))
-        logged = total + l2_penalty(self.detector, self.l2) if self.l2 else total
+        logged = total + l2_penalty(self.detector, self.l2).to(total.device) if self.l2 else total
         self._log_losses({"loss": logged, **{f"loss_{name}": value for name, value in losses.items()}}, batch)
         return total
 
@@ -94,6 +105,8 @@ class LitFasterRCNN(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """A resumed run goes by its own settings, where the optimizer brings those of its checkpoint."""
+        for optimizer in self.trainer.optimizers if self.place is not None else ():
+            follow(optimizer)  # Lightning puts restored slots on the first device
         for group, settings in zip(self.trainer.optimizers[0].param_groups, self._groups, strict=True):
             group.update(settings)
             # The schedule, too, may have changed; the rate of the next step was computed with the old one.

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,14 +28,16 @@ from frcnn.folder import claimed, logged, run_of
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import build_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
-from frcnn.report.summary import summary_rows
+from frcnn.model.parallel import place
+from frcnn.processes import agreed, own_group
+from frcnn.report.summary import split_rows, summary_rows
 from frcnn.report.tables import data_table, render, rows_table
 from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
 from frcnn.trainer import (
-    leave_processes,
+    device_groups,
     lightning_ends,
     make_trainer,
     mixed_precision,
@@ -66,7 +68,10 @@ def train(app: App, folder: Path) -> float | None:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
         resumed = checkpoint_to_resume(app, folder)
         begin = start(app, resumed)
+        groups = device_groups(app)
         log.info("%s", _summary(app, begin.detector))
+        if groups:
+            log.info("%s", _split(app, begin.detector, groups))
         if begin.report is not None:
             log.info("%s", begin.report.table())
         if app.run.dry_run:
@@ -85,6 +90,9 @@ def train(app: App, folder: Path) -> float | None:
             l1=build.penalty(app, "L1"),
             l2=build.penalty(app, "L2"),
             seed=app.random_seed,
+            place=partial(place, fractions=app.training_config.model_parallelism, groups=groups)
+            if groups
+            else None,
             stored=results.stored_texts(app) | begin.traits,
         )
         validation, progress = _validation(app), TrainingProgress()
@@ -103,7 +111,7 @@ def train(app: App, folder: Path) -> float | None:
             callbacks.append(WeightEMA(decay=app.run.ema_decay))
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
-        trainer = make_trainer(app, folder, callbacks)
+        trainer = make_trainer(app, folder, callbacks, groups=groups)
         from_step = 0
         if resumed is not None:
             stored = Checkpoint(resumed)
@@ -115,7 +123,7 @@ def train(app: App, folder: Path) -> float | None:
             results.store_report(begin.report, folder)
         trainer.loggers = build_loggers(app, folder, from_step=from_step)
         since = time.perf_counter()
-        with lightning_ends(folder):
+        with lightning_ends(trainer, folder):
             trainer.fit(module, datamodule=data.module, ckpt_path=resumed, weights_only=True)
             epochs = trainer.current_epoch
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
@@ -156,7 +164,7 @@ def evaluate(app: App, folder: Path) -> float | None:
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
         status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
-        with lightning_ends(folder):
+        with lightning_ends(trainer, folder):
             trainer.validate(module, datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
         found = results.collect(app, validation, "evaluate", seconds=seconds)
@@ -216,7 +224,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         stack.enter_context(quiet())
         for notice in notices:
             log.info("%s", notice)
-        stack.callback(leave_processes)
+        stack.enter_context(own_group(folder))
         try:
             yield status
         except KeyboardInterrupt:
@@ -227,9 +235,12 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
                 log.warning("interrupted before the first checkpoint")
             raise
         except Exception as error:
-            log.error("%s", error, extra={"file_only": True})  # the entry point prints it
-            status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
-            raise
+            cause = agreed(folder, error)
+            log.error("%s", cause, extra={"file_only": True})  # the entry point prints it
+            status.write("FAILURE", str(cause) or type(cause).__name__, verbosity="ERROR")
+            if cause is error:
+                raise
+            raise cause from error
 
 
 def _prepare(app: App, *, train: bool = True) -> build.Data:
@@ -326,12 +337,41 @@ def _mean(validation: ValidationMap) -> float:
 
 def _summary(app: App, detector: FasterRCNN) -> str:
     """The network block by block, for an input of the usual size."""
-    image, regions = app.model_config.input_image_config, app.evaluation_config.rpn_nms_max_boxes
-    size = image.size_height_width
-    shortest = image.size_min.min if image.size_min else 0
-    height, width = (size.height, size.width) if size else (shortest, shortest)
-    with torch.device("meta"):
-        twin = build.build_detector(app, plan=channel_plan(detector))
-    rows = summary_rows(twin, size=(height, width), channels=build.channels(app), regions=regions)
+    (height, width), regions = _usual_size(app), app.evaluation_config.rpn_nms_max_boxes
+    rows = summary_rows(
+        _twin(app, detector), size=(height, width), channels=build.channels(app), regions=regions
+    )
     title = f"{app.model_config.arch}, input {width}x{height}, {regions} regions"
     return render(rows_table(rows, title=title))
+
+
+def _split(app: App, detector: FasterRCNN, groups: Sequence[Sequence[torch.device]]) -> str:
+    """The network part by part, as `model_parallelism` puts it on the devices of each process."""
+    images = app.training_config.batch_size_per_gpu
+    rows = split_rows(
+        _twin(app, detector),
+        fractions=app.training_config.model_parallelism,
+        devices=groups[0],
+        size=_usual_size(app),
+        channels=build.channels(app),
+        regions=app.model_config.roi_mini_batch,
+        images=images,
+        value_bytes=4 if app.trainer.precision == "32-true" else 2,
+    )
+    title = (
+        f"model parallelism, processes: {len(groups)}; memory of weights and of a step with {images} images"
+    )
+    return render(rows_table(rows, title=title))
+
+
+def _twin(app: App, detector: FasterRCNN) -> FasterRCNN:
+    """The same network without values."""
+    with torch.device("meta"):
+        return build.build_detector(app, plan=channel_plan(detector))
+
+
+def _usual_size(app: App) -> tuple[int, int]:
+    image = app.model_config.input_image_config
+    shortest = image.size_min.min if image.size_min else 0
+    size = image.size_height_width
+    return (size.height, size.width) if size else (shortest, shortest)

@@ -1,35 +1,60 @@
 """Lightning as a run uses it: the trainer, how it ends, and what it need not say."""
 
 import os
+import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
-from frcnn.errors import RunError, StoppedError
-from frcnn.spec.run import App
+from frcnn.errors import RunError, SpecError, StoppedError
+from frcnn.processes import ending_together, start_children
+from frcnn.spec.run import App, Trainer
+from frcnn.strategy import DataParallel
 
 
-def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(
+    app: App,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    *,
+    groups: Sequence[Sequence[torch.device]] = (),
+) -> pl.Trainer:
     """Lightning's trainer as the settings want it.
 
     Args:
         app: settings.
         folder: of the run.
         callbacks: in the order in which they are called.
+        groups: the devices of each process of this machine, where the network is split over several.
+
+    Raises:
+        SpecError: this machine has no such devices, or nothing says where several machines meet.
     """
     options = app.trainer
-    return pl.Trainer(
-        accelerator=options.accelerator,
-        devices=int(options.devices) if options.devices.isdigit() else options.devices,
+    _check_meeting_place(options.num_nodes)
+    devices: int | str | list[int] = int(options.devices) if options.devices.isdigit() else options.devices
+    accelerator, count = options.accelerator, device_count(options)
+    if groups:
+        on_gpu, count = groups[0][0].type == "cuda", len(groups)
+        accelerator = "gpu" if on_gpu else "cpu"
+        devices = [group[0].index for group in groups] if on_gpu else count
+    several = options.strategy == "ddp" or count * options.num_nodes > 1
+    trainer = partial(
+        pl.Trainer,
+        accelerator=accelerator,
+        devices=devices,
         num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        strategy=DataParallel(split=bool(groups)) if several else "auto",
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip_val or None,
         accumulate_grad_batches=options.accumulate_grad_batches,
@@ -46,6 +71,65 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback]) -> pl.Tra
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
+    try:
+        return trainer()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        found = f"{options.accelerator}, devices {options.devices}"
+        raise SpecError(f"cannot be had here: {error}", where="trainer", found=found) from error
+
+
+def device_count(options: Trainer) -> int:
+    """How many devices of this machine the settings mean."""
+    if options.devices.isdigit():
+        return int(options.devices)
+    if options.devices not in ("auto", "-1"):
+        return len(options.devices.strip("[], ").split(","))
+    return max(torch.cuda.device_count(), 1) if options.accelerator in ("auto", "gpu") else 1
+
+
+def device_groups(app: App) -> list[list[torch.device]]:
+    """The devices of each process of this machine, where `model_parallelism` splits the network; else none.
+
+    `trainer.devices` counts devices, so there is a process for every so many of them. On a machine without a
+    GPU all parts are on the CPU.
+
+    Raises:
+        SpecError: the number of fractions does not fit the devices.
+    """
+    parts, options = len(app.training_config.model_parallelism), app.trainer
+    if not parts:
+        return []
+    there = torch.cuda.device_count() if options.accelerator in ("auto", "gpu") else 0
+    if not there and options.accelerator != "gpu":
+        count = parts if options.devices in ("auto", "-1") else device_count(options)
+        devices = [torch.device("cpu")] * count
+    else:
+        listed = not options.devices.isdigit() and options.devices not in ("auto", "-1")
+        wanted = options.devices.strip("[], ").split(",") if listed else range(device_count(options))
+        devices = [torch.device("cuda", int(number)) for number in wanted]
+    missing = [str(device) for device in devices if device.type == "cuda" and device.index >= there]
+    if missing or not devices or len(devices) % parts:
+        raise SpecError(
+            "every process needs a device for each fraction",
+            where="training_config.model_parallelism",
+            found=f"{parts} fractions and {len(devices)} devices (trainer.devices={options.devices})"
+            + (f", of which {', '.join(missing)} are not there" if missing else ""),
+            allowed=f"a multiple of {parts} devices",
+            hint=f"trainer.devices={parts}, or as many fractions as a process may have devices",
+        )
+    return [devices[start : start + parts] for start in range(0, len(devices), parts)]
+
+
+def _check_meeting_place(nodes: int) -> None:
+    launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if nodes > 1 and missing and not any(name in os.environ for name in launchers):
+        raise SpecError(
+            f"{nodes} machines, and nothing says where they meet",
+            where="trainer.num_nodes",
+            found=f"{', '.join(missing)} not set",
+            hint="torchrun, srun, or these variables on each machine; trainer.num_nodes=1 for this one alone",
+        )
 
 
 def training_device(app: App) -> torch.device:
@@ -65,8 +149,33 @@ def _share_or_number(text: str) -> int | float:
 
 
 @contextmanager
-def lightning_ends(folder: Path) -> Iterator[None]:
-    """Lightning's ways to end, in ours."""
+def lightning_ends(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
+    """A stretch of a run that Lightning leads, in all processes, with its ways to end in ours."""
+    with ending_together(folder, _children(trainer)), _ends(folder):
+        yield
+
+
+def _children(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
+    """Start what further processes this machine needs, where nobody else did."""
+    if not isinstance(trainer.strategy, DataParallel):
+        return []
+    environment = trainer.strategy.cluster_environment
+    if environment is None or environment.creates_processes_externally:
+        return []
+    children = start_children(
+        trainer.strategy.num_processes,
+        nodes=trainer.num_nodes,
+        node=environment.node_rank(),
+        address=environment.main_address,
+        port=environment.main_port,
+    )
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.procs = children  # to whom Lightning hands SIGTERM on
+    return children
+
+
+@contextmanager
+def _ends(folder: Path) -> Iterator[None]:
     try:
         yield
     except SIGTERMException:
@@ -87,14 +196,6 @@ def lightning_ends(folder: Path) -> Iterator[None]:
         raise KeyboardInterrupt from None
     except OSError as error:
         raise RunError("the run could not go on", where=folder, found=error) from error
-
-
-def leave_processes() -> None:
-    """Forget the other processes of a run, so that the next job of a sweep starts its own."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
 
 
 @contextmanager

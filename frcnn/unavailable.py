@@ -20,10 +20,7 @@ def refuse_unavailable(app: App, command: str) -> None:
     problems = []
     neutral: dict[str, object] = {}
     if command == "train":
-        neutral = {
-            "training_config.enable_qat": False,
-            "training_config.model_parallelism": [],
-        }
+        neutral = {"training_config.enable_qat": False}
     for path, _, value in walk(app):
         if path in neutral and value != neutral[path]:
             without = "" if neutral[path] == "" else f"{neutral[path]}".replace("False", "false")

@@ -143,7 +143,7 @@ def _fields(experiment):
 @pytest.mark.parametrize(
     ("old", "new", "path"),
     [
-        ("num_epochs: 1", "num_epochs: 1 model_parallelism: 0.5", "training_config.model_parallelism"),
+        ("num_epochs: 1", "num_epochs: 1 enable_qat: True", "training_config.enable_qat"),
     ],
 )
 def test_what_this_version_cannot_do_is_refused(old, new, path):

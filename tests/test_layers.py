@@ -19,7 +19,7 @@ LEVELS = [
         "report.summary",
     },
     {"callbacks", "datamodule", "weights", "auto_batch"},
-    {"lit_module", "loggers", "report.training", "trainer"},
+    {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
     {"build", "unavailable"},
     {"results", "convert"},
     {"run", "preview", "start", "resume", "import_weights", "reference"},

@@ -42,6 +42,7 @@ def build_detector(spec: Experiment, *, plan: Mapping[str, int] | None = None) -
         anchor_ratios=model.anchor_box_config.ratio,
         freeze_blocks=model.freeze_blocks,
         freeze_bn=model.freeze_bn,
+        sync_bn=isinstance(spec, App) and spec.trainer.sync_batchnorm,
         rpn_std_scaling=training.std_scaling,
         roi_stds=[std[key] for key in ("x", "y", "w", "h")],
         rpn_negative_iou=training.rpn_min_overlap,

@@ -10,6 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from frcnn.checkpoint_io import link_checkpoint
+from frcnn.folder import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class CheckpointInterval(Checkpoint):
 
     def judge_last(self, mean: float, *, epoch: int) -> None:
         """Make last.ckpt the best if a validation after the end says so."""
-        if self._improves(mean, epoch):
+        if self._improves(mean, epoch) and is_first_process():
             link_checkpoint(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def _save_last(self, trainer: pl.Trainer) -> None:

@@ -1,5 +1,6 @@
 """An exponential moving average of the weights, which is what is validated, stored and exported."""
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
@@ -19,6 +20,13 @@ class WeightEMA(WeightAveraging):
     def __init__(self, *, decay: float) -> None:
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average in before a distributed validation hands out the first process's statistics."""
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """It is in already."""
 
     @torch.no_grad()
     def _average(self, averages: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:

@@ -1,16 +1,20 @@
-"""Batch normalisation as the detector needs it: running statistics that start well, freezing, masking."""
+"""Batch normalisation as the detector needs it: statistics that start well, freezing, masks, processes."""
+
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.ops import winograd
+from frcnn.ops.devices import carry
 
 _RECENT = 10  # the share of the steps so far that running statistics are of: one tenth
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` (same state dict) with three differences.
+    """`torch.nn.BatchNorm2d` (same state dict) with four differences.
 
     Running statistics are bias-corrected: step t weighs its batch by `max(10 / (t + 9), momentum)`, with
     t = `num_batches_tracked`. They are usable after one step, where a small momentum alone keeps most of
@@ -22,6 +26,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     requires_grad says otherwise.
 
     `valid` (N,) leaves rows of a batch out of the statistics.
+
+    `synced` takes the statistics of the batches of all processes together; all of them have to come here
+    equally often.
 
     Args:
         channels: C.
@@ -36,6 +43,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def __init__(self, channels: int, *, eps: float = 1e-3, momentum: float = 0.01) -> None:
         super().__init__(channels, eps=eps, momentum=momentum)
         self.frozen = False
+        self.synced = False
 
     @property
     def uses_running_statistics(self) -> bool:
@@ -46,22 +54,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         """(N, C, H, W) -> the same; valid: (N,) bool, or None where every row counts."""
         if self.uses_running_statistics:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if valid is not None:
-            return self._masked(x, valid)
+        together = self.synced and dist.is_initialized() and dist.get_world_size() > 1
+        if valid is not None or together:
+            every = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            return self._masked(x, every if valid is None else valid, together=together)
         # With momentum 1 torch leaves the batch's own mean and (Bessel-corrected) variance in these.
         mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         y = F.batch_norm(x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         self._track(mean, variance, 1)
         return y
 
-    def _masked(self, x: Tensor, valid: Tensor) -> Tensor:
+    def _masked(self, x: Tensor, valid: Tensor, *, together: bool) -> Tensor:
         rows = valid.float()[:, None]
         count = rows.sum().clamp(min=1)
         mean = (x.float().mean((2, 3)) * rows).sum(0) / count
         centred = x - mean[:, None, None]
         variance = (centred.square().mean((2, 3)) * rows).sum(0) / count
         samples = count * x.shape[2] * x.shape[3]
-        self._track(mean, variance * (samples / (samples - 1).clamp(min=1)), valid.any())
+        counts = valid.any()
+        if together:
+            mean, variance, samples = _pooled(mean, variance, samples * counts)
+            centred, counts = x - mean[:, None, None], samples > 0
+        self._track(mean, variance * (samples / (samples - 1).clamp(min=1)), counts)
         scale = torch.rsqrt(variance + self.eps) * self.weight
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
@@ -74,20 +88,56 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance, weight)
 
 
+def _pooled(mean: Tensor, variance: Tensor, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C,), biased variance (C,) and number of the samples of all processes together.
+
+    The variance of a union is the mean of the variances plus that of the means (Chan, Golub and LeVeque
+    1979): nothing cancels, as it would between sums of squares.
+    """
+    channels, size = len(mean), dist.get_world_size()
+    row = torch.cat([mean, variance, samples[None]])
+    table = row.new_zeros(size, len(row)).index_put((torch.tensor(dist.get_rank(), device=row.device),), row)
+    means, variances, counts = _Sum.apply(table).split([channels, channels, 1], dim=1)
+    total = counts.sum()
+    shares = counts / total.clamp(min=1)
+    mean = (means * shares).sum(0)
+    return mean, ((variances + (means - mean).square()) * shares).sum(0), total
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; what one of them feels of it, all of them caused."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 def conv_bn(conv: nn.Module, bn: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:
     """`bn(conv(x), valid)`; without a gradient and with stored statistics as one convolution.
 
     Folding costs a pass over the weights and saves two over the activations. Nothing is cached, so nothing
     can be stale. Layers of other types or with hooks (fake-quantised, observed) and layers that are being
-    compiled or exported are called one by one.
+    compiled or exported are called one by one, as are a pair on two devices.
     """
-    y: Tensor
     if type(conv) is not nn.Conv2d or type(bn) is not BatchNorm2d or _observed(conv, bn):
-        y = bn(conv(x), valid)
-        return y
-    if bn.uses_running_statistics and not torch.is_grad_enabled():
+        return _normed(bn, conv(x), valid)
+    together = conv.weight.device == bn.weight.device
+    if together and bn.uses_running_statistics and not torch.is_grad_enabled():
         return _convolve(conv, x, *fold(conv, bn))
-    y = bn(_convolve(conv, x, conv.weight, conv.bias), valid)
+    return _normed(bn, _convolve(conv, x, conv.weight, conv.bias), valid)
+
+
+def _normed(bn: Any, x: Tensor, valid: Tensor | None) -> Tensor:
+    x = carry(x, to=bn.weight)
+    y: Tensor = bn(x, None if valid is None else carry(valid, to=x))
     return y
 
 

@@ -13,6 +13,7 @@ from frcnn.model.roi_head import Detections, DetectionSettings, RoiHead, RoiOutp
 from frcnn.model.rpn import Proposals, ProposalSettings, Rpn, RpnOutput, propose
 from frcnn.model.targets import rpn_targets, sample_regions
 from frcnn.ops.anchors import cell_anchors, grid_anchors
+from frcnn.ops.devices import carry
 from frcnn.ops.nms import NmsForm
 from frcnn.ops.roi import CropForm, crop_and_resize
 
@@ -30,6 +31,7 @@ class FasterRCNN(nn.Module):
         anchor_scales, anchor_ratios: sides of the square anchors in pixels; width / height.
         freeze_blocks: ids of backbone blocks that do not train, statistics included.
         freeze_bn: batch norm uses stored statistics in training; gamma and beta train.
+        sync_bn: batch norm's statistics in training are those of the batches of all processes together.
         rpn_std_scaling: multiplies the RPN's delta targets.
         roi_stds: multiply the head's delta targets (dx, dy, dw, dh).
         rpn_negative_iou, rpn_positive_iou, rpn_sample: which anchors the RPN learns from, how many per image.
@@ -53,6 +55,7 @@ class FasterRCNN(nn.Module):
         anchor_ratios: Sequence[float],
         freeze_blocks: Collection[int] = (),
         freeze_bn: bool = False,
+        sync_bn: bool = False,
         rpn_std_scaling: float = 1.0,
         roi_stds: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         rpn_negative_iou: float = 0.3,
@@ -96,6 +99,9 @@ class FasterRCNN(nn.Module):
         self.roi_stds: Tensor
 
         self._freeze(freeze_blocks, freeze_bn)
+        for layer in self.modules():
+            if isinstance(layer, BatchNorm2d):
+                layer.synced = sync_bn
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
 
@@ -127,7 +133,11 @@ class FasterRCNN(nn.Module):
     def crop(self, features: Tensor, boxes: Tensor, *, input_size: tuple[int, int]) -> Tensor:
         """Patches under boxes (B, R, 4): (B * R, Cf, P, P)."""
         return crop_and_resize(
-            features, boxes, input_size=input_size, size=self.crop_size, form=self.crop_form
+            features,
+            carry(boxes, to=features),
+            input_size=input_size,
+            size=self.crop_size,
+            form=self.crop_form,
         )
 
     def postprocess(
@@ -172,7 +182,7 @@ class FasterRCNN(nn.Module):
         """
         sizes = _valid_sizes(images, image_sizes)
         features = self.feature_map(images)
-        rpn: RpnOutput = self.rpn(features)
+        rpn = RpnOutput(*(carry(x, to=images) for x in self.rpn(features)))
         anchors = self.anchors(features)
         targets = rpn_targets(
             anchors.flatten(0, 2),
@@ -200,8 +210,8 @@ class FasterRCNN(nn.Module):
             generator=generator,
         )
         crops = self.crop(features, regions.boxes, input_size=_input_size(images))
-        roi: RoiOutput = self.head(crops, _mask(regions.labels >= 0))
-        scores, deltas = (x.float().view(*regions.labels.shape, -1) for x in roi)
+        roi = self.head(crops, _mask(regions.labels >= 0))
+        scores, deltas = (carry(x, to=images).float().view(*regions.labels.shape, -1) for x in roi)
         logits, rpn_deltas = rpn.by_cell()
         values = {
             "rpn_class": losses.rpn_class_loss(logits, targets.labels, sample=self.rpn_sample),
@@ -221,7 +231,7 @@ class FasterRCNN(nn.Module):
         sizes = _valid_sizes(images, image_sizes)
         features = self.feature_map(images)
         proposals = self.propose(
-            self.rpn(features),
+            RpnOutput(*(carry(x, to=images) for x in self.rpn(features))),
             self.anchors(features),
             sizes,
             settings=ProposalSettings(
@@ -230,7 +240,8 @@ class FasterRCNN(nn.Module):
                 nms_iou=settings.rpn_nms_iou,
             ),
         )
-        output = self.head(self.crop(features, proposals.boxes, input_size=_input_size(images)))
+        crops = self.crop(features, proposals.boxes, input_size=_input_size(images))
+        output = RoiOutput(*(carry(x, to=images) for x in self.head(crops)))
         return self.postprocess(output, proposals, sizes, settings=settings)
 
     def _freeze(self, blocks: Collection[int], batch_norm: bool) -> None:

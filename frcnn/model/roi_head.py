@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from frcnn.model.backbones.blocks import Body, glorot
 from frcnn.model.rpn import Proposals
 from frcnn.ops.boxes import clip, decode
+from frcnn.ops.devices import carry
 from frcnn.ops.nms import NmsForm, nms, take, top_k
 
 
@@ -61,7 +62,8 @@ class RoiHead(nn.Module):
     def forward(self, crops: Tensor, valid: Tensor | None = None) -> RoiOutput:
         """crops: (M, Cf, P, P); valid: (M,) bool crops that enter batch statistics, None for all."""
         vectors = self.body(crops, valid)
-        return RoiOutput(self.dense_class(vectors), self.dense_regress(vectors))
+        outputs = (layer(carry(vectors, to=layer.weight)) for layer in (self.dense_class, self.dense_regress))
+        return RoiOutput(*outputs)
 
 
 @torch.no_grad()

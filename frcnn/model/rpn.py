@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from frcnn.model.backbones.blocks import glorot, relu
 from frcnn.ops.boxes import clip, decode
+from frcnn.ops.devices import carry
 from frcnn.ops.nms import NmsForm, nms, take, top_k
 
 
@@ -57,8 +58,11 @@ class Rpn(nn.Module):
 
     def forward(self, features: Tensor) -> RpnOutput:
         """(B, Cf, Hf, Wf) -> scores and deltas per anchor."""
-        hidden = relu(self.rpn_conv1(features), self.ceiling)
-        return RpnOutput(self.rpn_out_class(hidden), self.rpn_out_regress(hidden))
+        hidden = relu(self.rpn_conv1(carry(features, to=self.rpn_conv1.weight)), self.ceiling)
+        outputs = (
+            layer(carry(hidden, to=layer.weight)) for layer in (self.rpn_out_class, self.rpn_out_regress)
+        )
+        return RpnOutput(*outputs)
 
 
 @torch.no_grad()

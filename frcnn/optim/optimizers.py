@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from frcnn.ops.devices import carry
+
 ParameterGroup = dict[str, Any]
 Parameters = Iterable[Tensor] | Iterable[ParameterGroup]
 
@@ -118,7 +120,8 @@ def group_settings(optimizer: Optimizer) -> list[ParameterGroup]:
 
 def l1_penalty(module: nn.Module, weight: float) -> Tensor:
     """`weight * sum |x|` over the trainable kernels that `parameter_groups` decays: a scalar."""
-    return weight * torch.stack([kernel.abs().sum() for kernel in _kernels(module)]).sum()
+    kernels = list(_kernels(module))
+    return weight * torch.stack([carry(kernel.abs().sum(), to=kernels[0]) for kernel in kernels]).sum()
 
 
 @torch.no_grad()
@@ -128,7 +131,7 @@ def l2_penalty(module: nn.Module, weight: float) -> Tensor:
     The optimizer's weight decay is its gradient, see `parameter_groups`.
     """
     norms = torch._foreach_norm(list(_kernels(module, frozen=True)))
-    return weight * torch.stack(norms).square().sum()
+    return weight * torch.stack([carry(norm, to=norms[0]) for norm in norms]).square().sum()
 
 
 def _kernels(module: nn.Module, *, frozen: bool = False) -> Iterator[Tensor]:

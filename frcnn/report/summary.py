@@ -1,6 +1,6 @@
 """A network block by block: what it holds, what it costs, what of it is frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from frcnn.model.backbones import Blocks
 from frcnn.model.detector import FasterRCNN
+from frcnn.model.parallel import split
 
 
 def summary_rows(
@@ -24,17 +25,73 @@ def summary_rows(
         channels: of the input.
         regions: of an image that pass through the head.
     """
-    cost: dict[nn.Module, float] = {}
-    shapes: dict[nn.Module, tuple[int, ...]] = {}
-
-    def measure(layer: nn.Module, _: Any, output: Tensor) -> None:
-        weight: Any = layer.weight
-        places = output[0, 0].numel() if output.dim() == 4 else 1
-        cost[layer] = cost.get(layer, 0.0) + 2.0 * weight.numel() * places * len(output)
-        shapes[layer] = tuple(output.shape[1:])
-
     layers = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(measure) for layer in layers]
+    outputs = _outputs(detector, layers, size=size, channels=channels, regions=regions)
+    cost = {layer: _operations(layer, output) for layer, output in outputs.items()}
+    shapes = {layer: tuple(output.shape[1:]) for layer, output in outputs.items()}
+    rows = [_row(part, block, modules, cost, shapes, size) for part, block, modules in _blocks(detector)]
+    total = {key: sum(row[key] for row in rows) for key in ("layers", "parameters", "trained", "GFLOPs")}
+    return [*rows, {"part": "total", "block": None, **total, "output": None, "stride": None}]
+
+
+def split_rows(
+    detector: FasterRCNN,
+    *,
+    fractions: Sequence[float],
+    devices: Sequence[torch.device],
+    size: tuple[int, int],
+    channels: int,
+    regions: int,
+    images: int,
+    value_bytes: int = 4,
+) -> list[dict[str, Any]]:
+    """A row per part of a split network: its layers, and the memory that they take.
+
+    Memory is what weights and the outputs of layers take, which a step keeps for its gradients; gradients
+    and an optimizer's slots are one to three times the weights beside that.
+
+    Args:
+        detector: on the meta device.
+        fractions: share of the layers in each part.
+        devices: of each part.
+        size: (height, width) of the input.
+        channels: of the input.
+        regions: of an image that pass through the head in training.
+        images: of a batch.
+        value_bytes: of a number in an output.
+    """
+    parts = split(detector, fractions)
+    layers = [layer for part in parts for layer in part.values()]
+    outputs = _outputs(detector, layers, size=size, channels=channels, regions=images * regions)
+    in_head = set(detector.head.modules())
+
+    def values(layer: nn.Module) -> int:
+        return outputs[layer].numel() * (1 if layer in in_head else images)
+
+    return [
+        {
+            "part": number,
+            "device": str(device),
+            "layers": len(part),
+            "first": next(iter(part), None),
+            "last": next(reversed(part), None),
+            "parameters MB": sum(4 * p.numel() for layer in part.values() for p in layer.parameters()) / 1e6,
+            "activations MB": sum(map(values, part.values())) * value_bytes / 1e6,
+        }
+        for number, (part, device) in enumerate(zip(parts, devices, strict=True), start=1)
+    ]
+
+
+def _outputs(
+    detector: FasterRCNN, layers: Iterable[nn.Module], *, size: tuple[int, int], channels: int, regions: int
+) -> dict[nn.Module, Tensor]:
+    """What layers put out for one image and so many regions, on the meta device."""
+    found: dict[nn.Module, Tensor] = {}
+
+    def keep(layer: nn.Module, _: Any, output: Tensor) -> None:
+        found[layer] = output
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
         with torch.no_grad():
             detector.eval()
@@ -46,9 +103,13 @@ def summary_rows(
     finally:
         for handle in handles:
             handle.remove()
-    rows = [_row(part, block, modules, cost, shapes, size) for part, block, modules in _blocks(detector)]
-    total = {key: sum(row[key] for row in rows) for key in ("layers", "parameters", "trained", "GFLOPs")}
-    return [*rows, {"part": "total", "block": None, **total, "output": None, "stride": None}]
+    return found
+
+
+def _operations(layer: nn.Module, output: Tensor) -> float:
+    parameters = [p.numel() for name, p in layer.named_parameters(recurse=False) if name == "weight"]
+    places = output[0, 0].numel() if output.dim() == 4 else 1
+    return 2.0 * sum(parameters) * places * len(output)
 
 
 def _blocks(detector: FasterRCNN) -> Iterator[tuple[str, int | None, list[nn.Module]]]:

@@ -93,6 +93,9 @@ class Trainer(Message):
         "precision of the network", default="32-true", rule=one_of("32-true", "bf16-mixed", "16-mixed")
     )
     gradient_clip_val: float = option("largest gradient norm; 0 means any", default=0.0, rule=at_least(0))
+    sync_batchnorm: bool = option(
+        "batch norm's statistics in training are those of all devices together", default=False
+    )
     accumulate_grad_batches: int = option("batches per optimizer step", default=1, rule=at_least(1))
     limit_train_batches: str = option("1.0: all, 0.1: a tenth, 10: ten batches", default="1.0", rule=PART)
     limit_val_batches: str = option("likewise in validation", default="1.0", rule=PART)

@@ -202,6 +202,8 @@ class TrainingConfig(Message):
     enable_augmentation: bool = setting(48, "augment the training images", default=False)
     checkpoint_interval: int = setting(49, "epochs between checkpoints", default=1, zero_means=1)
     enable_qat: bool = setting(50, "quantisation-aware training", default=False)
-    model_parallelism: list[float] = setting(51, "share of the layers on each device", factory=list)
+    model_parallelism: list[float] = setting(
+        51, "share of the layers on each device of a process", factory=list, rule=above(0)
+    )
     early_stopping: EarlyStopping | None = setting(52, "early stopping", default=None)
     visualizer: VisualizerConfig | None = setting(53, "dashboards", default=None)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from frcnn.errors import SpecError
 from frcnn.model.batch_norm import BatchNorm2d, conv_bn
+from frcnn.ops.devices import carry
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -122,7 +123,9 @@ class Blocks(nn.Module, ABC):
 
     def linear(self, conv: str, x: Tensor, valid: Tensor | None) -> Tensor:
         """A convolution and the batch norm that follows it, where one does."""
-        layer, bn = self.get_submodule(conv), self.batch_norms.get(conv)
+        layer: Any = self.get_submodule(conv)
+        bn = self.batch_norms.get(conv)
+        x = carry(x, to=layer.weight)
         if bn is None:
             y: Tensor = layer(x)
             return y

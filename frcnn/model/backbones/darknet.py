@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
+from frcnn.ops.devices import carry
 
 # Facts in tao/model-and-training.md 2.7. DarkNet 19 pools before a stage of so many convolutions, 3x3 and
 # half as wide 1x1 in turn; DarkNet 53 strides into a stage of so many residual pairs, 1x1 and 3x3.
@@ -88,7 +89,7 @@ class _DarkNet(Blocks):
             y = x
             for name in unit:
                 y = self.active(name, y, valid)
-            x = x + y if len(unit) > 1 else y
+            x = carry(x, to=y) + y if len(unit) > 1 else y
         return x
 
 

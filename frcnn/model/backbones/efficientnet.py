@@ -18,6 +18,7 @@ from frcnn.model.backbones.blocks import (
     relu,
     same_channels,
 )
+from frcnn.ops.devices import carry
 
 # Kernel, units, filters and stride of the stages of B0; facts in tao/model-and-training.md 2.8. Stage 6 has
 # stride 2 in the classifier; here 1, or 2 where crops are twice as large.
@@ -186,18 +187,18 @@ class _EfficientNet(Blocks):
         return F.pad(x, (before + odd_x, after, before + odd_y, after))
 
     def _run_unit(self, unit: _Unit, x: Tensor, valid: Tensor | None) -> Tensor:
-        prefix, layer = unit.prefix, self.get_submodule
+        prefix = unit.prefix
         y = self.active(f"{prefix}expand_conv", x, valid) if unit.stage > 1 else x
         y = y if unit.stride == 1 else self.pad(y, unit.kernel)
         y = self.active(f"{prefix}dwconv", y, valid)
-        gates = self.activation(layer(f"{prefix}se_reduce")(y.mean((2, 3), keepdim=True)))
-        y = y * layer(f"{prefix}se_expand")(gates).sigmoid_()
+        gates = self.active(f"{prefix}se_reduce", y.mean((2, 3), keepdim=True), valid)
+        y = y * carry(self.linear(f"{prefix}se_expand", gates, valid).sigmoid_(), to=y)
         y = self.linear(f"{prefix}project_conv", y, valid)
         if not unit.residual:
             return y
         if self.training and unit.drop_rate > 0:  # drop connect: all of a row or nothing
             y = y * dropout(y.new_ones(len(y), 1, 1, 1), unit.drop_rate, self.training)
-        return y.add_(x)
+        return y.add_(carry(x, to=y))
 
 
 class EfficientNetTrunk(_EfficientNet, Trunk):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk
+from frcnn.ops.devices import carry
 
 # Filters; facts in tao/model-and-training.md 2.4. Unlike the paper all pools that downsample are 2x2.
 _PARTS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
@@ -71,7 +72,7 @@ class _GoogLeNet(Blocks):
             # TAO pads with zeros before the maximum: the same after a ReLU.
             run("pool_proj", F.max_pool2d(x, 3, 1, padding=1)),
         ]
-        return torch.cat(branches, dim=1)
+        return torch.cat([carry(branch, to=branches[-1]) for branch in branches], dim=1)
 
 
 class GoogLeNetTrunk(_GoogLeNet, Trunk):

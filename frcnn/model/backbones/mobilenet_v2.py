@@ -7,6 +7,7 @@ from torch import Tensor
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
 from frcnn.model.batch_norm import BatchNorm2d
+from frcnn.ops.devices import carry
 
 # Facts in tao/model-and-training.md 2.6. ReLU, not ReLU6; the projections of `all_projections` are bare
 # convolutions. The stride of unit 13 is 1, or 2 where crops are twice as large.
@@ -97,7 +98,9 @@ class _MobileNetV2(Blocks):
         y = self.linear(f"{unit.prefix}project", y, valid)
         if not unit.residual:
             return y
-        return y.add_(self.linear(f"{unit.prefix}projected_inputs", x, valid) if unit.all_projections else x)
+        entry = self.linear(f"{unit.prefix}projected_inputs", x, valid) if unit.all_projections else x
+        last = entry if unit.all_projections else y  # of the two layers
+        return carry(y, to=last).add_(carry(entry, to=last))
 
 
 class MobileNetV2Trunk(_MobileNetV2, Trunk):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
 from frcnn.model.batch_norm import BatchNorm2d
+from frcnn.ops.devices import carry
 
 # Facts in tao/model-and-training.md 2.2. Unlike torchvision's v1.5 the stride sits on a unit's first
 # convolution, and the first unit of every stage has a projection shortcut.
@@ -113,8 +114,9 @@ class _ResNet(Blocks):
             for conv in convs[:-1]:
                 y = self.active(conv, y, valid)
             y = self.linear(convs[-1], y, valid)
-            x = y.add_(x if shortcut is None else self.linear(shortcut, x, valid))
-            x = self.activation(x)
+            entry = x if shortcut is None else self.linear(shortcut, x, valid)
+            last = y if shortcut is None else entry  # of the two layers
+            x = self.activation(carry(y, to=last).add_(carry(entry, to=last)))
         return x
 
 

@@ -101,8 +101,7 @@ class VggBody(Body):
         """Flatten, in TAO's order of channel, row and column, and both layers."""
         x = (F.max_pool2d(x, 2) if self.pools else x).flatten(1)
         for name in self.block_layers[block]:
-            x = self.activation(self.get_submodule(name)(x))
-            x = dropout(x, self.dropout_rate, self.training)
+            x = dropout(self.active(name, x, valid), self.dropout_rate, self.training)
         return x
 
     def vectors(self, x: Tensor) -> Tensor:
