@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from frcnn import build, preview, results
 from frcnn.callbacks import (
     CheckpointInterval,
     FirstBatch,
     LossEarlyStopping,
+    OptimizedMetric,
     StatusWriter,
     TrainingProgress,
     ValidationMap,
@@ -31,7 +33,7 @@ from frcnn.report.tables import data_table, render, rows_table
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_zeros
 from frcnn.start import locate_weights, start
-from frcnn.trainer import leave_processes, lightning_ends, make_trainer, quiet
+from frcnn.trainer import finish_wandb, leave_processes, lightning_ends, make_trainer, quiet
 from frcnn.unavailable import refuse_unavailable
 from frcnn.weights.checkpoint import Checkpoint
 
@@ -46,7 +48,8 @@ def train(app: App, folder: Path) -> float | None:
         folder: folder of the run; it must not hold one already (interface 19).
 
     Returns:
-        mAP of the last validation, or None without validation.
+        The metric that `run.optimize` names, as it was logged last; None if it is undefined, as mAP is
+        without validation.
 
     Raises:
         FrcnnError: wrong input, or a run that could not go on.
@@ -85,22 +88,26 @@ def train(app: App, folder: Path) -> float | None:
         callbacks: list[pl.Callback] = [checkpoints, status, progress]
         callbacks += [FirstBatch(partial(results.write_first_batch, app, folder))]
         callbacks += [validation, _ValidateLast()] if data.validation else []
+        callbacks.append(OptimizedMetric(app.run.optimize, sometimes=validation.names))
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
         trainer = make_trainer(app, folder, callbacks, logger=build_loggers(app, folder))
         since = time.perf_counter()
         with lightning_ends(folder):
             trainer.fit(module, datamodule=data.module, ckpt_path=begin.checkpoint, weights_only=True)
-            epochs = trainer.current_epoch
+            epochs, metrics = trainer.current_epoch, dict(trainer.callback_metrics)
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
+                metrics |= trainer.callback_metrics
+        score = _finite(metrics.get(app.run.optimize))
         found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
             "model": "checkpoints/last.ckpt",
             "images_per_second": progress.images_per_second,
             "epoch": epochs,
             "best": checkpoints.best,
+            "optimized": {"metric": app.run.optimize, "value": score},
             "data": {
                 "training": data.training.to_dict() if data.training else None,
                 "validation": data.validation.to_dict() if data.validation else None,
@@ -108,7 +115,7 @@ def train(app: App, folder: Path) -> float | None:
         }
         results.write(app, folder, validation, found)
         status.write("SUCCESS", "Training finished successfully.")
-        return found["mAP"]  # type: ignore[no-any-return]
+        return score
 
 
 def evaluate(app: App, folder: Path) -> float | None:
@@ -187,6 +194,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         stack.enter_context(logged(folder, debug=app.verbose))
         stack.enter_context(quiet())
         stack.callback(leave_processes)
+        stack.push(finish_wandb)
         try:
             yield status
         except KeyboardInterrupt:
@@ -270,6 +278,10 @@ def _validation(app: App) -> ValidationMap:
         ignore_difficult=app.run.difficult == "ignore",
         keep_samples=12,
     )
+
+
+def _finite(value: Tensor | None) -> float | None:
+    return float(value) if value is not None and torch.isfinite(value) else None
 
 
 def _mean(validation: ValidationMap) -> float:

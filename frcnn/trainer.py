@@ -1,6 +1,7 @@
 """Lightning as a run uses it: the trainer, how it ends, and what it need not say."""
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.errors import RunError
-from frcnn.spec.run import App
+from frcnn.spec.run import App, Trainer
 
 
 def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
@@ -47,6 +48,22 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
+
+
+def starts_processes(options: Trainer) -> bool:
+    """Whether Lightning would start further processes for further devices; Slurm's tasks exist already."""
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return False
+    if options.devices == "auto" and options.strategy == "auto":
+        return options.accelerator in ("auto", "gpu") and torch.cuda.device_count() > 1
+    return options.strategy != "auto" or options.devices != "1"
+
+
+def finish_wandb(kind: type[BaseException] | None, *_: object) -> None:
+    """Close the run of W&B, which Lightning leaves open, so that the next job of a sweep has its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=0 if kind is None else 1)
 
 
 def _share_or_number(text: str) -> int | float:
