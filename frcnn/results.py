@@ -40,12 +40,6 @@ def store_settings(app: App, folder: Path) -> None:
         write_text(folder / "config.yaml", texts["config"])
 
 
-def store_job(app: App, folder: Path) -> Path:
-    """job.yaml: the settings of a job of a sweep that is to be started as a command of its own."""
-    write_text(folder / "job.yaml", stored_texts(app)["config"])
-    return folder / "job.yaml"
-
-
 def store_report(report: LoadReport, folder: Path) -> None:
     """weights.json: what became of each layer of pretrained weights."""
     if is_first_process():

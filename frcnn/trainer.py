@@ -51,9 +51,7 @@ def make_trainer(app: App, folder: Path, callbacks: list[pl.Callback], *, logger
 
 
 def starts_processes(options: Trainer) -> bool:
-    """Whether Lightning would start further processes for further devices; Slurm's tasks exist already."""
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        return False
+    """Whether Lightning would start further processes for further devices."""
     if options.devices == "auto" and options.strategy == "auto":
         return options.accelerator in ("auto", "gpu") and torch.cuda.device_count() > 1
     return options.strategy != "auto" or options.devices != "1"

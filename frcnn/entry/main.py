@@ -17,7 +17,7 @@ from frcnn.entry import overrides, sweep
 from frcnn.errors import RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.paths import conf_dir
-from frcnn.spec.run import Run
+from frcnn.spec.run import App, Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -142,13 +142,13 @@ def _task(
 
         def work() -> float | None:
             app = config.resolve(cfg, locate=locate)
+            if several:
+                sweep.go_on_if_requeued(app.run, folder)
+                if os.getpid() != main_process or _starts_processes(app):
+                    arguments = _again(script, sweep.store_settings(app, folder), folder, app.run)
+                    return sweep.in_own_process(arguments, folder)
             from frcnn import run
-            from frcnn.trainer import starts_processes
 
-            if several and starts_processes(app.trainer):
-                from frcnn.results import store_job
-
-                return sweep.in_own_process(_again(script, store_job(app, folder), folder, app.run), folder)
             with _own_command_line(_again(script, folder / "config.yaml", folder, app.run)):
                 score: float | None = getattr(run, command)(app, folder)
             return score
@@ -210,6 +210,12 @@ def _again(script: str, settings: Path, folder: Path, run: Run) -> list[str]:
     arguments += [f"model_path={run.model_path}"] if run.model_path else []
     arguments += ["run.overwrite=true"] if run.overwrite else []
     return arguments
+
+
+def _starts_processes(app: App) -> bool:
+    from frcnn.trainer import starts_processes
+
+    return starts_processes(app.trainer)
 
 
 @contextmanager

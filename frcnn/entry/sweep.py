@@ -12,15 +12,19 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frcnn import sweep
+from frcnn.bridge import yaml
+from frcnn.bridge.files import write_text
 from frcnn.entry import overrides
 from frcnn.errors import FrcnnError, RunError, SpecError
 from frcnn.folder import holds_run, is_first_process
 from frcnn.paths import conf_dir
 from frcnn.report.tables import render, rows_table
+from frcnn.spec.run import App, Run
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -172,10 +176,26 @@ def job(
     return score if score is not None and math.isfinite(score) else None
 
 
+def go_on_if_requeued(run: Run, folder: Path) -> None:
+    """A job that Slurm starts a second time goes on where it was, or begins anew if it had not come far."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) and holds_run(folder):
+        if (folder / "checkpoints" / "last.ckpt").exists():
+            run.resume = "last"
+        else:
+            run.overwrite = True
+
+
+def store_settings(app: App, folder: Path) -> Path:
+    """job.yaml: the settings of a job that is started as a command of its own."""
+    write_text(folder / "job.yaml", yaml.dumps(replace(app, enc_key=""), full=True))
+    return folder / "job.yaml"
+
+
 def in_own_process(arguments: Sequence[str], folder: Path) -> float | None:
     """Run a job as a command of its own and wait for it.
 
-    Lightning starts the further processes of a job and, if one of them fails, kills the one that it runs in.
+    A launcher whose process dies, as one without memory does, takes all its jobs with it. And Lightning
+    starts the further processes of a job and, if one of them fails, kills the one that it runs in.
 
     Args:
         arguments: script and overrides.
@@ -199,8 +219,9 @@ def in_own_process(arguments: Sequence[str], folder: Path) -> float | None:
     if code == 130:
         raise KeyboardInterrupt
     if code:
+        end = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         kind = SpecError if code == 2 else RunError
-        raise kind(_last_failure(folder / "status.json") or f"ended with code {code}, as said above")
+        raise kind((code > 0 and _last_failure(folder / "status.json")) or f"the process {end}")
     return sweep.stored_score(folder)[1]
 
 
