@@ -47,6 +47,14 @@ def check(line: overrides.CommandLine) -> None:
         if key not in ("hydra/launcher", "hydra/sweeper", "hparams") or not file.is_file():
             continue
         text = file.read_text(encoding="utf-8")
+        groups = dict(re.findall(r"override /(\w+): (\w+)", text))
+        for group, _, choice in (item.partition("=") for item in line.overrides):
+            if choice != groups.get(group, choice):
+                message, hint = "is for another choice", "hydra/sweeper=optuna with a space of your own"
+                found = f"{group}={choice}"
+                raise SpecError(
+                    message, where=f"{key}={value}", found=found, allowed=groups[group], hint=hint
+                )
         if sweeper := re.search(r"override /hydra/sweeper: (\w+)", text):
             text = (conf_dir() / "hydra" / "sweeper" / f"{sweeper[1]}.yaml").read_text(encoding="utf-8")
         for plugin in re.findall(r"hydra_plugins\.(\w+)", text):

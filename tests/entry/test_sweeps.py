@@ -130,6 +130,11 @@ def test_a_launcher_without_a_sweep_is_refused(capsys):
     assert "add -m" in capsys.readouterr().err
 
 
+def test_a_search_over_adams_rate_is_not_for_another_optimizer(capsys):
+    assert main("train", ["-m", "hparams=search", "optimizer=sgd"]) == 2
+    assert "found: optimizer=sgd" in capsys.readouterr().err
+
+
 def test_help_lists_launchers_and_sweepers(capsys):
     assert main("train", ["--help"]) == 0
     page = capsys.readouterr().out
