@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from frcnn.report.colours import PALETTE, class_colour
 
@@ -75,11 +76,11 @@ def _jobs(
         axes.set_title(f"best: job {numbers[best]}, {scores[best]:.4g}", loc="right", color=INK)
     labels = [", ".join(_short(values[row]) for values in settings.values()) for row in rows]
     named = zip(numbers, labels, strict=True)
-    names = [f"{number}: {textwrap.shorten(label, 44)}" for number, label in named]
+    names = [f"{number}: {textwrap.shorten(label, 60, placeholder=' …')}" for number, label in named]
     axes.set_yticks(rows, names, fontsize=9 if len(scores) <= 50 else 5)
     axes.set_ylim(len(scores) - 0.5, -0.5)
     if len(classes) <= 12:
-        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.1), ncols=6, frameon=False, fontsize=9)
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.08), ncols=4, frameon=False, fontsize=9)
     axes.set_title(metric, loc="left", fontweight="bold")
     _tidy(axes)
 
@@ -93,12 +94,16 @@ def _dependence(
         places = [number or 0.0 for number in numbers]
         if min(places) > 0 and max(places) > SPREAD * min(places):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if max(places) < 50 * min(places) else (1,)))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="x", labelsize=8)
     else:
         kinds = list(dict.fromkeys(values))
         places = [float(kinds.index(value)) for value in values]
         names = [textwrap.shorten(_short(kind), 20) for kind in kinds]
         turn = 20 if sum(map(len, names)) > 24 else 0
-        axes.set_xticks(range(len(kinds)), names, rotation=turn, ha="right" if turn else "center", fontsize=9)
+        axes.set_xticks(range(len(kinds)), names, rotation=turn, ha="right" if turn else "center", fontsize=8)
         axes.set_xlim(-0.5, len(kinds) - 0.5)
     _dots(axes, places, scores, size=26, color=PALETTE[0])
     if best is not None:
