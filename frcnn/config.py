@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml as pyyaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +28,15 @@ Tree = dict[str, Any]
 
 def register() -> None:
     """Put the schema and the resolvers where Hydra finds them."""
-    ConfigStore.instance().store(name="schema", node=App, provider="frcnn")
+    store = ConfigStore.instance()
+    store.store(name="schema", node=App, provider="frcnn")
+    Plugins.instance()  # by now plugins have stored settings of their own, which those in conf/ replace
+    for file in (conf_dir() / "hydra").glob("*/*.yaml"):
+        store.repo["hydra"][file.parent.name].pop(file.name, None)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("optimizer_lr", _optimizer_lr, replace=True)
+    OmegaConf.register_new_resolver("anchor_scales", _anchor_scales, replace=True)
+    OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
 
 def derive(command: str, trees: Mapping[str, Tree], sections: Sequence[str] = ()) -> str:
@@ -193,3 +200,11 @@ def _optimizer_lr(factor: float = 1.0, *, _root_: Any) -> float:
     if not rates or not rates[0]:
         raise ValueError("the schedule's base_lr follows the optimizer's lr, which is not set")
     return float(rates[0]) * factor
+
+
+def _anchor_scales(factor: float, *, _root_: Any) -> str:
+    return "[" + ",".join(f"{round(scale * factor, 1):g}" for scale in _root_.run.natural.scale) + "]"
+
+
+def _direction(metric: str) -> str:
+    return "minimize" if "loss" in metric else "maximize"

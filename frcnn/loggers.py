@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from frcnn.spec.run import App
 from frcnn.spec.training import VisualizerConfig, WandBConfig
+from frcnn.sweep import in_sweep
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def _wandb(config: WandBConfig, app: App, folder: Path) -> WandbLogger:
         entity=config.entity or None,
         tags=list(config.tags) or None,
         notes=config.notes or None,
+        group="/".join(folder.parent.parts[-2:]) if in_sweep(folder) else None,
         save_dir=folder,
         mode=mode,
     )

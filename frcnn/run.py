@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from frcnn import build, preview, results
 from frcnn.auto_batch import free_memory, largest_batch, step_memory
@@ -17,6 +18,7 @@ from frcnn.callbacks import (
     CheckpointInterval,
     FirstBatch,
     LossEarlyStopping,
+    OptimizedMetric,
     StatusWriter,
     TrainingProgress,
     ValidationMap,
@@ -38,6 +40,7 @@ from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_
 from frcnn.start import locate_weights, start
 from frcnn.trainer import (
     device_groups,
+    finish_wandb,
     lightning_ends,
     make_trainer,
     mixed_precision,
@@ -58,7 +61,8 @@ def train(app: App, folder: Path) -> float | None:
         folder: folder of the run; it must not hold one already (interface 19).
 
     Returns:
-        mAP of the last validation, or None without validation.
+        The metric that `run.optimize` names, as it was logged last; None if it is undefined, as mAP is
+        without validation.
 
     Raises:
         FrcnnError: wrong input, or a run that could not go on.
@@ -109,6 +113,7 @@ def train(app: App, folder: Path) -> float | None:
         callbacks += [validation, _ValidateLast()] if data.validation else []
         if app.run.ema_decay:
             callbacks.append(WeightEMA(decay=app.run.ema_decay))
+        callbacks.append(OptimizedMetric(app.run.optimize, sometimes=validation.names))
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
         trainer = make_trainer(app, folder, callbacks, groups=groups)
@@ -125,16 +130,19 @@ def train(app: App, folder: Path) -> float | None:
         since = time.perf_counter()
         with lightning_ends(trainer, folder):
             trainer.fit(module, datamodule=data.module, ckpt_path=resumed, weights_only=True)
-            epochs = trainer.current_epoch
+            epochs, metrics = trainer.current_epoch, dict(trainer.callback_metrics)
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
+                metrics |= trainer.callback_metrics
+        score = _finite(metrics.get(app.run.optimize))
         found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
             "model": "checkpoints/last.ckpt",
             "images_per_second": progress.images_per_second,
             "epoch": epochs,
             "best": checkpoints.best,
+            "optimized": {"metric": app.run.optimize, "value": score},
             "data": {
                 "training": data.training.to_dict() if data.training else None,
                 "validation": data.validation.to_dict() if data.validation else None,
@@ -142,7 +150,7 @@ def train(app: App, folder: Path) -> float | None:
         }
         results.write(app, folder, validation, found)
         status.write("SUCCESS", "Training finished successfully.")
-        return found["mAP"]  # type: ignore[no-any-return]
+        return score
 
 
 def evaluate(app: App, folder: Path) -> float | None:
@@ -225,6 +233,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         for notice in notices:
             log.info("%s", notice)
         stack.enter_context(own_group(folder))
+        stack.push(finish_wandb)
         try:
             yield status
         except KeyboardInterrupt:
@@ -328,6 +337,10 @@ def _validation(app: App) -> ValidationMap:
         ignore_difficult=app.run.difficult == "ignore",
         keep_samples=12,
     )
+
+
+def _finite(value: Tensor | None) -> float | None:
+    return float(value) if value is not None and torch.isfinite(value) else None
 
 
 def _mean(validation: ValidationMap) -> float:

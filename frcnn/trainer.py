@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -142,6 +143,18 @@ def mixed_precision(app: App, device: torch.device) -> torch.autocast:
     """The context in which a training computes on a device."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(app.trainer.precision)
     return torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None)
+
+
+def starts_processes(options: Trainer) -> bool:
+    """Whether a run has, or may have, several processes."""
+    return options.strategy == "ddp" or device_count(options) * options.num_nodes > 1
+
+
+def finish_wandb(kind: type[BaseException] | None, *_: object) -> None:
+    """Close the run of W&B, which Lightning leaves open, so that the next job of a sweep has its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=0 if kind is None else 1)
 
 
 def _share_or_number(text: str) -> int | float:

@@ -17,8 +17,9 @@ LEVELS = [
         "report.plots",
         "report.conversion",
         "report.summary",
+        "report.sweep",
     },
-    {"callbacks", "datamodule", "weights", "auto_batch"},
+    {"callbacks", "datamodule", "weights", "auto_batch", "sweep"},
     {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
     {"build", "unavailable"},
     {"results", "convert"},
@@ -67,7 +68,7 @@ def test_imports_point_down():
 
 
 def test_heavy_packages_stay_where_they_belong():
-    settings = ("spec", "bridge", "entry", "errors", "paths", "config", "convert", "status")
+    settings = ("spec", "bridge", "entry", "errors", "paths", "config", "convert", "status", "sweep")
     below_config = (
         "spec",
         "bridge",

@@ -4,6 +4,7 @@ from frcnn.callbacks.checkpoint_interval import CheckpointInterval
 from frcnn.callbacks.early_stopping import LossEarlyStopping
 from frcnn.callbacks.ema import WeightEMA
 from frcnn.callbacks.first_batch import FirstBatch
+from frcnn.callbacks.optimized import OptimizedMetric
 from frcnn.callbacks.progress import TrainingProgress
 from frcnn.callbacks.status import StatusWriter
 from frcnn.callbacks.validation_map import ValidationMap, ValidationSample
@@ -12,6 +13,7 @@ __all__ = [
     "CheckpointInterval",
     "FirstBatch",
     "LossEarlyStopping",
+    "OptimizedMetric",
     "StatusWriter",
     "TrainingProgress",
     "ValidationMap",

@@ -62,6 +62,7 @@ class ValidationMap(Callback):
             score_threshold=score_threshold,
             ignore_difficult=ignore_difficult,
         )
+        self.names = ("val/mAP", *(f"val/AP/{name}" for name in class_names))  # logged unless undefined
         self.keep_samples = keep_samples
         self.result: EvaluationResult | None = None
         self.epoch: int | None = None  # of the result, from 1

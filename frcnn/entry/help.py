@@ -14,7 +14,7 @@ usage: python scripts/{command}.py [group=choice ...] [setting=value ...]
 groups (group=choice; * is used when nothing is said):
 {groups}
 
-settings: any value of the tree, such as {setting}; docs/spec-reference.md lists them all.
+{sweeps}settings: any value of the tree, such as {setting}; docs/spec-reference.md lists them all.
 
 flags:
   -m                 sweep: every combination of comma-separated values
@@ -28,6 +28,7 @@ EXAMPLES = {
         "  python scripts/train.py backbone=resnet18 lr=soft_start",
         "  python scripts/train.py spec=their_spec.txt training_config.num_epochs=2",
         "  python scripts/train.py -m backbone=resnet18,resnet34 optimizer=adam,sgd",
+        "  python scripts/train.py -m hparams=search hydra/launcher=joblib",
     ),
     "evaluate": (
         "  python scripts/evaluate.py model_path=RUN/checkpoints/best.ckpt",
@@ -66,8 +67,20 @@ def page(command: str, conf: Path) -> str:
         command=command,
         examples="\n".join(EXAMPLES[command]),
         groups="\n".join(lines),
+        sweeps=_sweeps(conf / "hydra"),
         setting=SETTING[command],
     )
+
+
+def _sweeps(folder: Path) -> str:
+    """Where the jobs of a sweep can run, and what can choose their settings."""
+    lines = [
+        "sweeps (-m hydra/GROUP=CHOICE; else every combination, one job after the other; docs/sweeps.md):"
+    ]
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        lines.append(f"  hydra/{group.name}")
+        lines += [f"    {file.stem:<14} {_description(file)}" for file in sorted(group.glob("*.yaml"))]
+    return "\n".join(lines) + "\n\n"
 
 
 def _description(file: Path) -> str:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
-from frcnn.entry import overrides
+from frcnn.entry import overrides, sweep
 from frcnn.errors import DataError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
-from frcnn.spec.run import Run
+from frcnn.spec.run import App, Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,6 +46,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return
     overrides.check(line.overrides, conf_dir(), command)
+    sweep.check(line)
     documents = _documents(command, line)
     for key in (*(document.spec.enc_key for document in documents), *line.values.get("enc_key", [])):
         # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
@@ -125,8 +126,14 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     typed, conf = sys.argv, str(conf_dir())
     try:
         primary, items = _for_hydra(command, line, documents)
-        sys.argv = [script, *flags, f"hydra.job.name={command}", *items]
-        hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
+        items = [f"hydra.job.name={command}", *items]
+        with contextlib.ExitStack() as stack:
+            if sweep.is_sweep(line) and not shows:
+                folder = sweep.claim(primary, items)
+                items.append(f"hydra.sweep.dir={overrides.quoted(folder)}")
+                stack.enter_context(sweep.reported(folder, debug=line.debug))
+            sys.argv = [script, *flags, *items]
+            hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise config.readable(error) from error
     except OSError as error:
@@ -142,28 +149,41 @@ def _task(
     command: str, script: str, locate: Callable[[str], str], failures: list[BaseException]
 ) -> Callable[["DictConfig"], float | None]:
     """What Hydra runs for each job. A single run's failure is kept, since Hydra would print it as well."""
+    main_process = os.getpid()
 
     def task(cfg: "DictConfig") -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from frcnn.config import resolve
+        from frcnn import config
 
+        config.register()  # a launcher may have brought the job to another process
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
-        try:
-            app = resolve(cfg, locate=locate)
+        several = hydra_config.mode == RunMode.MULTIRUN
+
+        def work() -> float | None:
+            app = config.resolve(cfg, locate=locate)
+            if several:
+                sweep.go_on_if_requeued(app.run, folder)
+                if os.getpid() != main_process or _starts_processes(app):
+                    arguments = _again(script, sweep.store_settings(app, folder), folder, app.run)
+                    return sweep.in_own_process(arguments, folder)
             from frcnn import run
 
-            with _own_command_line(script, folder, app.run):
+            with _own_command_line(_again(script, folder / "config.yaml", folder, app.run)):
                 score: float | None = getattr(run, command)(app, folder)
             return score
-        except BaseException as error:
+
+        if several:
+            debug = bool(cfg.run.debug)
+            return sweep.job(work, hydra_config, folder=folder, main_process=main_process, debug=debug)
+        try:
+            return work()
+        except BaseException as error:  # noqa: BLE001  (kept in failures)
             with contextlib.suppress(OSError):  # only if nothing was written
                 folder.rmdir()
                 folder.parent.rmdir()
-            if hydra_config.mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs and reports this one
             failures.append(error)
             return None
 
@@ -205,15 +225,28 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
     return derive(command, trees, sections), [*chosen, *overrides.expand(line.overrides, existing)]
 
 
+def _again(script: str, settings: Path, folder: Path, run: Run) -> list[str]:
+    """The command line that starts this run, and not the sweep that it is part of."""
+    arguments = [script, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
+    arguments += [f"run.resume={run.resume}"] if run.resume else []
+    arguments += [f"model_path={run.model_path}"] if run.model_path else []
+    arguments += ["run.overwrite=true"] if run.overwrite else []
+    return arguments
+
+
+def _starts_processes(app: App) -> bool:
+    from frcnn.trainer import starts_processes
+
+    return starts_processes(app.trainer)
+
+
 @contextmanager
-def _own_command_line(script: str, folder: Path, run: Run) -> Iterator[None]:
-    """What Lightning starts again for every further device: this run, not the sweep that it is part of."""
+def _own_command_line(own: list[str]) -> Iterator[None]:
+    """What Lightning starts again for every further device."""
     from hydra.core.hydra_config import HydraConfig
 
     arguments, hydra_config = sys.argv, HydraConfig.instance().cfg
-    sys.argv = [script, f"spec={folder / 'config.yaml'}", f"hydra.run.dir={folder}"]
-    sys.argv += [f"run.resume={run.resume}"] if run.resume else []
-    sys.argv += [f"model_path={run.model_path}"] if run.model_path else []
+    sys.argv = own
     HydraConfig.instance().cfg = None  # else Lightning would add Hydra's own arguments
     try:
         yield

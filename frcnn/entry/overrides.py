@@ -78,6 +78,11 @@ def split(override: str) -> tuple[str, str, str | None]:
     return (match["mark"], match["key"].strip(), match["value"]) if match else ("", override, None)
 
 
+def quoted(path: Path) -> str:
+    """A path as a value that Hydra reads as it stands."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
 def parse(argv: Sequence[str]) -> CommandLine:
     """Take a command line apart.
 

@@ -77,6 +77,10 @@ class Run(Message):
         "bottlenecks of ResNets stride as torchvision's do, not on the first 1x1 as TAO's", default=False
     )
     relu6: bool = option("ReLUs end at 6, as in torchvision's and timm's MobileNets", default=False)
+    optimize: str = option(
+        "metric that train returns and a sweep looks at: any that is logged, such as train/loss_epoch",
+        default="val/mAP",
+    )
     dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 
