@@ -215,7 +215,7 @@ def short_settings(jobs: Sequence[Job]) -> dict[str, list[str]]:
 
 def _job(folder: Path, record: Mapping[str, Any]) -> Job:
     code = record["exit_code"]
-    ends = {0: "done", 130: "interrupted", None: "running" if _runs(record) else "killed"}
+    ends = {0: "done", 130: "interrupted", 143: "interrupted", None: "running" if _runs(record) else "killed"}
     job = Job(
         number=record["job"],
         folder=folder,

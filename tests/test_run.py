@@ -14,6 +14,7 @@ from project import ROOT
 
 from frcnn.bridge import prototxt, yaml
 from frcnn.entry.main import main
+from frcnn.lit_module import LitFasterRCNN
 
 
 @pytest.fixture(scope="module")
@@ -371,3 +372,27 @@ def test_a_batch_size_is_found_and_kept(folder, tmp_path, caplog):
     stored = yaml.parse((out / "config.yaml").read_text())
     assert stored.spec.training_config.batch_size_per_gpu == 1
     assert stored.extra["run"]["auto_batch"] is False
+
+
+def test_mixed_precision_clipping_and_accumulation_train(folder, tmp_path):
+    more = [
+        "trainer.precision=bf16-mixed",
+        "trainer.gradient_clip_val=0.5",
+        "trainer.accumulate_grad_batches=2",
+    ]
+    assert runs.train(folder, tmp_path / "run", *more, "training_config.num_epochs=1") == 0
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 2  # three batches of two images, two batches a step
+    assert all(value.dtype != torch.bfloat16 for value in content["state_dict"].values())
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_no_memory_names_what_to_lower(folder, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(LitFasterRCNN, "training_step", fail)
+    assert runs.train(folder, tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    for words in ("CUDA out of memory", "batch_size_per_gpu", "roi_mini_batch", "run.auto_batch=true"):
+        assert words in message

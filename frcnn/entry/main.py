@@ -92,7 +92,7 @@ def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) ->
     if run is None or {"-m", "--multirun"} & set(line.flags):
         return specs
     if not folder:
-        line.overrides.append(f"hydra.run.dir='{run}'")
+        line.overrides.append(f"hydra.run.dir={overrides.quoted(run)}")
     return specs or ([] if line.groups else [read_spec(run / "config.yaml")])
 
 

@@ -20,7 +20,7 @@ from frcnn import sweep
 from frcnn.bridge import yaml
 from frcnn.bridge.files import write_text
 from frcnn.entry import overrides
-from frcnn.errors import FrcnnError, RunError, SpecError
+from frcnn.errors import FrcnnError, RunError, SpecError, StoppedError
 from frcnn.folder import holds_run, is_first_process
 from frcnn.paths import conf_dir
 from frcnn.report.tables import render, rows_table
@@ -174,6 +174,8 @@ def job(
             )
             with kept:
                 score = work()
+        except StoppedError as error:  # the machine is wanted back: no other job is begun
+            raise KeyboardInterrupt from error
         except Exception as error:  # noqa: BLE001  (the other jobs go on; the record says what happened)
             if debug:
                 sys.stderr.write(traceback.format_exc())
@@ -224,7 +226,7 @@ def in_own_process(arguments: Sequence[str], folder: Path) -> float | None:
     except KeyboardInterrupt:
         _end(process)
         raise
-    if code == 130:
+    if code in (130, StoppedError.exit_code):
         raise KeyboardInterrupt
     if code:
         end = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
