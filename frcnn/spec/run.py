@@ -77,6 +77,7 @@ class Run(Message):
         "bottlenecks of ResNets stride as torchvision's do, not on the first 1x1 as TAO's", default=False
     )
     relu6: bool = option("ReLUs end at 6, as in torchvision's and timm's MobileNets", default=False)
+    log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
     dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 
@@ -117,6 +118,10 @@ class App(Experiment):
     run: Run = option("how the run behaves", factory=Run)
     trainer: Trainer = option("devices and precision", factory=Trainer)
     logger: Logger = option("where metrics go", factory=Logger)
+
+    def origins(self) -> dict[str, str]:
+        """Where values come from, by path, for people to read; filled in by the entry point."""
+        return self.__dict__.setdefault("_origins", {})  # type: ignore[no-any-return]
 
     def experiment(self) -> Experiment:
         """TAO's part, without the key, which is written nowhere."""
