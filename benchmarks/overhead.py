@@ -87,19 +87,22 @@ class Steps(pl.Callback):
 @contextmanager
 def instrumented(clock: Clock) -> Iterator[None]:
     """Time the network, loggers, callbacks and the wait for batches of every training in the block."""
-    plain = run.make_trainer
 
-    def make_trainer(app: Any, folder: Path, callbacks: list[pl.Callback], *, logger: Any) -> pl.Trainer:
-        trainer = plain(app, folder, [Steps(clock), *callbacks], logger=logger)
+    def make_trainer(app: Any, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
         for callback in callbacks:
             for hook in HOOKS:
                 if hook in type(callback).__dict__:
                     part = f"callback {type(callback).__name__}"
                     setattr(callback, hook, clock.timed(part, getattr(callback, hook)))
-        for one in trainer.loggers:
-            one.log_metrics = clock.timed("logger", one.log_metrics)  # type: ignore[method-assign]
-            one.save = clock.timed("logger", one.save)  # type: ignore[method-assign]
-        return trainer
+        return plain_trainer(app, folder, [Steps(clock), *callbacks])
+
+    @contextmanager
+    def open_loggers(*args: Any, **kwargs: Any) -> Iterator[list[Any]]:
+        with plain_loggers(*args, **kwargs) as loggers:
+            for one in loggers:
+                one.log_metrics = clock.timed("loggers", one.log_metrics)  # type: ignore[method-assign]
+                one.save = clock.timed("loggers", one.save)  # type: ignore[method-assign]
+            yield loggers
 
     def next_batches(loader: DetectionLoader) -> Iterator[Any]:
         batches = plain_iter(loader)
@@ -107,9 +110,11 @@ def instrumented(clock: Clock) -> Iterator[None]:
         while (batch := fetch()) is not None:
             yield batch
 
+    plain_trainer, plain_loggers = run.make_trainer, run.open_loggers
     plain_iter, step = DetectionLoader.__iter__, LitFasterRCNN.optimizer_step
     with (
         patch.object(run, "make_trainer", make_trainer),
+        patch.object(run, "open_loggers", open_loggers),
         patch.object(DetectionLoader, "__iter__", next_batches),
         patch.object(LitFasterRCNN, "optimizer_step", clock.timed("network", step)),
         patch.object(LitFasterRCNN, "_log_losses", clock.timed("losses logged", LitFasterRCNN._log_losses)),

@@ -14,6 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 46
 MARKED = 40  # points that a line may have to show each of them
 ACROSS = 400  # points that a line needs at most
 
+LEAST = 1e-30  # what a logarithmic axis shows
+
 INK = "currentColor"
 DASHES = (None, "6 3", "2 3")  # lines that share a colour differ in this
 
@@ -92,7 +94,7 @@ class _Frame(NamedTuple):
 
 
 def _drawable(line: Line, *, log: bool) -> Line:
-    good = np.isfinite(line.x) & np.isfinite(line.y) & ((line.y > 0) | (not log))
+    good = np.isfinite(line.x) & np.isfinite(line.y) & ((line.y > LEAST) | (not log))
     return line._replace(x=line.x[good], y=line.y[good])
 
 
