@@ -23,13 +23,15 @@ from frcnn.paths import PathFinder, load_mounts
 from frcnn.spec.check import check_export
 from frcnn.spec.dataset_export import COCOConfig, DatasetExportConfig, KITTIConfig
 from frcnn.spec.fields import walk
-from frcnn.status import StatusFile
+from frcnn.status import reported
 
 if TYPE_CHECKING:
     from frcnn.data.convert.pipeline import Plan, Summary
     from frcnn.data.convert.sample_modifier import SampleModifier
 
 log = logging.getLogger(__name__)
+
+START, END = "Starting conversion.", "Conversion finished successfully."
 
 OPTIONS = {
     "run.allow_label_scores=true": "--allow-scores",
@@ -338,17 +340,11 @@ def _logging(folder: Path | None, *, verbose: bool) -> Iterator[None]:
         return
     if (folder / "config.yaml").exists():
         raise SpecError("the folder holds a training run", where=folder, hint="-r ANOTHER_FOLDER")
-    status = StatusFile(folder / "status.json")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(logged(folder, debug=verbose))
         except OSError as error:
             raise RunError("the results cannot be written", where=folder, found=error.strerror) from error
-        status.write("STARTED", "Starting conversion.")
-        try:
-            yield
-        except BaseException as error:
-            status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
-            raise
-        status.write("SUCCESS", "Conversion finished successfully.")
+        stack.enter_context(reported(folder, start=START, end=END))
+        yield

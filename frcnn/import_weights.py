@@ -20,6 +20,7 @@ from frcnn.spec.fields import REQUIRED, settings_of
 from frcnn.spec.model import ImageSizeConfigHeightWidth, ModelConfig
 from frcnn.spec.run import App, Run
 from frcnn.spec.values import class_names
+from frcnn.status import reported
 from frcnn.weights.checkpoint import save_detector
 from frcnn.weights.importer import Imported, guess, import_detector, look
 from frcnn.weights.keras_hdf5 import SUFFIXES, KerasFile, read_hdf5
@@ -44,7 +45,13 @@ def _run(arguments: argparse.Namespace) -> None:
         raise SpecError("one spec at a time", where="command line", found=", ".join(specs))
     if arguments.key:
         log.info("the key is not used: an encrypted file has to be decoded first")
-    imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
+    with reported(
+        arguments.results_dir, start="Starting import.", end="Import finished successfully."
+    ) as kpi:
+        imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
+        parameters = sum(parameter.numel() for parameter in imported.detector.parameters())
+        # TAO: millions and MiB, as its prune and export report them.
+        kpi |= {"param_count": parameters / 1e6, "size": Path(arguments.target).stat().st_size / 2**20}
     sys.stdout.write(imported.report.table() + "\n")
     log.info("written: %s", arguments.target)
 
@@ -63,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="OUT.ckpt", help="checkpoint to write")
     parser.add_argument("-e", "--spec", metavar="FILE", help="experiment spec; spec=FILE is the same")
     parser.add_argument("-k", "--key", metavar="KEY", help="accepted and not used")
+    parser.add_argument("-r", "--results_dir", metavar="DIR", type=Path, help="for status.json")
     parser.add_argument("-v", "--verbose", action="store_true", help="stack traces of errors")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change")
     return parser

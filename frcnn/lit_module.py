@@ -115,9 +115,8 @@ class LitFasterRCNN(pl.LightningModule):
             self._loader.skip(self._batches)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make chance a function of the place in the run, and log the rate that this step uses."""
+        """Make chance a function of the place in the run."""
         torch.manual_seed(self._seed(batch_idx))  # for dropout, which takes no generator
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's means, and stop at a loss that is no number; asking waits for a GPU, so seldom."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from frcnn import build, results
 from frcnn.data.dataset import DetectionDataset
+from frcnn.report.training import training_grid
 from frcnn.spec.augmentation import AugmentationConfig
 from frcnn.spec.run import App
 
@@ -43,7 +44,7 @@ def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path
     numbers = [i * (len(dataset) - 1) // max(count - 1, 1) for i in range(count)]
     plain = dataset.with_transforms(build.transforms(app, augmentation=()))
     originals = [plain.sample(number) for number in numbers]
-    written = []
+    written, look = [], results.look(app)
     for name, config in _single_steps(app.augmentation_config, gray=dataset.channels == 1):
         spec = replace(app, augmentation_config=config)
         steps = build.augmentation(spec, tao_quirks=app.run.tao_quirks)
@@ -54,7 +55,7 @@ def write_sheets(app: App, dataset: DetectionDataset, folder: Path) -> list[Path
             samples += [original, *(augmented.sample(number, epoch=epoch) for epoch in range(DRAWS))]
             titles += [stem, *(f"{stem}, {name}, epoch {epoch + 1}" for epoch in range(DRAWS))]
         written.append(folder / f"{name}.png")
-        results.draw_training_samples(app, samples, written[-1], titles=titles, columns=1 + DRAWS)
+        training_grid(samples, look, titles=titles, columns=1 + DRAWS).save(written[-1])
         log.info("%s", written[-1])
     return written
 

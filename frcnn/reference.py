@@ -24,6 +24,7 @@ from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.model.roi_head import RoiOutput
 from frcnn.model.rpn import Proposals, RpnOutput
 from frcnn.report.tables import render, rows_table
+from frcnn.status import StatusFile
 from frcnn.weights.importer import import_detector
 from frcnn.weights.keras_hdf5 import read_hdf5
 
@@ -82,15 +83,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "and compare every stage with what the original's graph computed.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    folder = parser.parse_args(argv).folder
+    parser.add_argument("-r", "--results_dir", metavar="DIR", type=Path, help="for status.json")
+    arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    status = StatusFile(arguments.results_dir / "status.json") if arguments.results_dir else None
+    if status:
+        status.write("STARTED", "Starting comparison.")
+    code, stages = _check(arguments.folder)
+    if status:
+        words = ("Every stage holds.", "A stage is off.", "A case is broken.")
+        kpi = {"stages": len(stages), "stages_that_hold": sum(stage.holds for stage in stages)}
+        status.write("FAILURE" if code else "SUCCESS", words[code], kpi=kpi)
+    return code
+
+
+def _check(folder: Path) -> tuple[int, list[Stage]]:
+    """Compare all cases of a folder; returns the exit code too."""
     cases = sorted(folder.glob(f"*{SUFFIX}"))
     if not cases:
         found = "no such folder" if not folder.is_dir() else "no such file in it"
         sys.stderr.write(
             f"{DataError('there are no cases', where=folder, found=found, allowed='*.json.gz')}\n"
         )
-        return 2
+        return 2, []
     stages: list[Stage] = []
     broken = False
     for case in cases:
@@ -101,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{error}\n")
     if stages:
         sys.stdout.write(_table(stages) + "\n")
-    return 2 if broken else int(not all(stage.holds for stage in stages))
+    return (2 if broken else int(not all(stage.holds for stage in stages))), stages
 
 
 def check_case(path: Path) -> list[Stage]:

@@ -1,10 +1,10 @@
-"""What a run leaves behind besides its checkpoints: settings, results.json and pictures."""
+"""What a run leaves behind besides its checkpoints and its report: settings and results.json."""
 
 import hashlib
 import json
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +14,9 @@ from frcnn import build
 from frcnn.bridge import prototxt, yaml
 from frcnn.bridge.files import write_text
 from frcnn.callbacks import ValidationMap
-from frcnn.data.sample import Batch, Sample, unbatch
 from frcnn.folder import is_first_process
-from frcnn.report import training as report
-from frcnn.report.plots import precision_recall_figure
+from frcnn.report.training import Look
+from frcnn.spec.fields import walk
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
 from frcnn.weights.report import LoadReport
@@ -49,63 +48,42 @@ def store_report(report: LoadReport, folder: Path) -> None:
 def collect(app: App, validation: ValidationMap, command: str, *, seconds: float) -> dict[str, Any]:
     """The part of results.json that all commands share (schema 1)."""
     figures = (validation.result or validation.evaluator.compute()).to_dict()
-    packages = ("frcnn", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "protobuf")
     return {
         "schema": 1,
         "command": command,
         **figures,
         "seconds": seconds,
         "spec_sha256": hashlib.sha256(stored_texts(app)["spec"].encode()).hexdigest(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions(),
     }
 
 
-def write_first_batch(app: App, folder: Path, batch: Batch) -> None:
-    """report/first_batch.png: the first training batch as the network sees it."""
-    (folder / "report").mkdir(exist_ok=True)
-    draw_training_samples(app, unbatch(batch)[:12], folder / "report" / "first_batch.png")
+def settings(app: App) -> Iterator[tuple[str, object]]:
+    """Every value by its dotted path, without the key."""
+    for path, field, value in walk(app):
+        if not field.is_message and path != "enc_key":
+            yield path, value
 
 
-def draw_training_samples(
-    app: App,
-    samples: Sequence[Sample],
-    path: Path,
-    *,
-    titles: Sequence[str] = (),
-    columns: int | None = None,
-) -> None:
-    """A grid of training samples with their objects, as PNG; titles are their file names by default."""
-    report.write_training_samples(
-        samples,
-        path,
-        titles=titles,
-        columns=columns,
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    packages = ("frcnn", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "protobuf")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def look(app: App) -> Look:
+    """What it takes to show this run's network input to people."""
+    return Look(
         class_names=class_names(app.dataset_config),
         mean=build.means(app),
         scale=app.model_config.input_image_config.image_scaling_factor,
         bgr=build.is_bgr(app),
+        min_score=app.inference_config.bbox_visualize_threshold,
     )
 
 
-def write(app: App, folder: Path, validation: ValidationMap, results: dict[str, Any]) -> None:
-    """results.json and the pictures."""
-    if not is_first_process():
-        return
-    write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    target, image = folder / "report", app.model_config.input_image_config
-    target.mkdir(exist_ok=True)
-    if (folder / "metrics.csv").exists():
-        report.write_curves(folder / "metrics.csv", target)
-    if validation.samples:
-        report.write_samples(
-            validation.samples,
-            target / "validation.png",
-            class_names=class_names(app.dataset_config),
-            mean=build.means(app),
-            scale=image.image_scaling_factor,
-            bgr=build.is_bgr(app),
-            min_score=app.inference_config.bbox_visualize_threshold,
-        )
-    if app.evaluation_config.visualize_pr_curve and validation.result:
-        precision_recall_figure(validation.result).savefig(target / "PR_curve.png", dpi=120)
-    log.info("results in %s", folder)
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """results.json."""
+    if is_first_process():
+        write_text(folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+        log.info("results in %s", folder)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,22 +17,27 @@ from frcnn import build, preview, results
 from frcnn.auto_batch import free_memory, largest_batch, step_memory
 from frcnn.callbacks import (
     CheckpointInterval,
-    FirstBatch,
+    FirstSamples,
+    LastWords,
     LossEarlyStopping,
+    LrMonitor,
     OptimizedMetric,
     StatusWriter,
+    Throughput,
     TrainingProgress,
     ValidationMap,
     WeightEMA,
 )
+from frcnn.dashboards import media
 from frcnn.data.index import overlap
 from frcnn.errors import SpecError
 from frcnn.folder import claimed, logged, run_of
 from frcnn.lit_module import LitFasterRCNN
-from frcnn.loggers import build_loggers
+from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
 from frcnn.processes import agreed, own_group
+from frcnn.record import RunRecord
 from frcnn.report.summary import split_rows, summary_rows
 from frcnn.report.tables import data_table, render, rows_table
 from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
@@ -40,7 +46,6 @@ from frcnn.spec.values import class_names, dead_fields, iou_thresholds, replace_
 from frcnn.start import locate_weights, start
 from frcnn.trainer import (
     device_groups,
-    finish_wandb,
     lightning_ends,
     make_trainer,
     mixed_precision,
@@ -73,7 +78,7 @@ def train(app: App, folder: Path) -> float | None:
         resumed = checkpoint_to_resume(app, folder)
         begin = start(app, resumed)
         groups = device_groups(app)
-        log.info("%s", _summary(app, begin.detector))
+        model = _summary(app, begin.detector)
         if groups:
             log.info("%s", _split(app, begin.detector, groups))
         if begin.report is not None:
@@ -100,6 +105,7 @@ def train(app: App, folder: Path) -> float | None:
             stored=results.stored_texts(app) | begin.traits,
         )
         validation, progress = _validation(app), TrainingProgress()
+        record = RunRecord(app, folder, "train", model, data, validation, progress)
         checkpoints = CheckpointInterval(
             folder / "checkpoints",
             stem=f"frcnn_{app.model_config.arch.replace(':', '_')}",
@@ -108,14 +114,15 @@ def train(app: App, folder: Path) -> float | None:
             keep=app.run.keep_checkpoints,
             every_n_steps=app.run.save_every_n_steps,
         )
-        callbacks: list[pl.Callback] = [checkpoints, status, progress]
-        callbacks += [FirstBatch(partial(results.write_first_batch, app, folder))]
+        callbacks: list[pl.Callback] = [checkpoints, LrMonitor(), Throughput(), status, progress]
+        callbacks += [FirstSamples(record.show_training, count=12)]
         callbacks += [validation, _ValidateLast()] if data.validation else []
         if app.run.ema_decay:
             callbacks.append(WeightEMA(decay=app.run.ema_decay))
         callbacks.append(OptimizedMetric(app.run.optimize, sometimes=validation.names))
         if stopping := app.training_config.early_stopping:
             callbacks.append(LossEarlyStopping(patience=stopping.patience, min_delta=stopping.min_delta))
+        callbacks += [record.history, LastWords(record.write_end)]
         trainer = make_trainer(app, folder, callbacks, groups=groups)
         from_step = 0
         if resumed is not None:
@@ -126,9 +133,10 @@ def train(app: App, folder: Path) -> float | None:
         results.store_settings(app, folder)
         if begin.report is not None:
             results.store_report(begin.report, folder)
-        trainer.loggers = build_loggers(app, folder, from_step=from_step)
         since = time.perf_counter()
-        with lightning_ends(trainer, folder):
+        with open_loggers(app, folder, from_step=from_step) as loggers, lightning_ends(trainer, folder):
+            trainer.loggers = loggers
+            trainer.callbacks[:0] = media(app, folder, loggers, validation)  # type: ignore[attr-defined]
             trainer.fit(module, datamodule=data.module, ckpt_path=resumed, weights_only=True)
             epochs, metrics = trainer.current_epoch, dict(trainer.callback_metrics)
             if data.validation and validation.epoch != epochs:  # stopped early, between two validations
@@ -148,7 +156,8 @@ def train(app: App, folder: Path) -> float | None:
                 "validation": data.validation.to_dict() if data.validation else None,
             },
         }
-        results.write(app, folder, validation, found)
+        results.write(folder, found)
+        record.write()
         status.write("SUCCESS", "Training finished successfully.")
         return score
 
@@ -166,7 +175,9 @@ def evaluate(app: App, folder: Path) -> float | None:
         results.store_settings(app, folder)
         module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
-        trainer = make_trainer(app, folder, [validation, TrainingProgress()])
+        model, progress = _summary(app, detector), TrainingProgress()
+        record = RunRecord(app, folder, "evaluate", model, data, validation, progress)
+        trainer = make_trainer(app, folder, [validation, progress, LastWords(record.write_end)])
         if app.trainer.limit_val_batches != "1.0":
             limit = app.trainer.limit_val_batches
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
@@ -183,7 +194,8 @@ def evaluate(app: App, folder: Path) -> float | None:
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
-        results.write(app, folder, validation, found)
+        results.write(folder, found)
+        record.write()
         status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
         return found["mAP"]  # type: ignore[no-any-return]
 
@@ -195,6 +207,7 @@ def preview_augmentation(app: App, folder: Path) -> None:
         if data.module.train is None:
             raise SpecError("there is no training data", where="dataset_config.data_sources")
         results.store_settings(app, folder)
+        status.write("STARTED", "Starting preview of the augmentation.")
         sheets = preview.write_sheets(app, data.module.train, folder)
         status.write("SUCCESS", f"{len(sheets)} contact sheets in {folder}")
 
@@ -233,7 +246,6 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         for notice in notices:
             log.info("%s", notice)
         stack.enter_context(own_group(folder))
-        stack.push(finish_wandb)
         try:
             yield status
         except KeyboardInterrupt:
@@ -348,14 +360,15 @@ def _mean(validation: ValidationMap) -> float:
     return -1.0 if mean is None else mean
 
 
-def _summary(app: App, detector: FasterRCNN) -> str:
-    """The network block by block, for an input of the usual size."""
+def _summary(app: App, detector: FasterRCNN) -> list[dict[str, Any]]:
+    """The network block by block, for an input of the usual size; logged too."""
     (height, width), regions = _usual_size(app), app.evaluation_config.rpn_nms_max_boxes
     rows = summary_rows(
         _twin(app, detector), size=(height, width), channels=build.channels(app), regions=regions
     )
     title = f"{app.model_config.arch}, input {width}x{height}, {regions} regions"
-    return render(rows_table(rows, title=title))
+    log.info("%s", render(rows_table(rows, title=title)))
+    return rows
 
 
 def _split(app: App, detector: FasterRCNN, groups: Sequence[Sequence[torch.device]]) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -59,3 +60,29 @@ class StatusFile:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             log.warning("%s could not be written: %s", self.path, error.strerror)
+
+
+@contextmanager
+def reported(folder: Path | None, *, start: str, end: str) -> Iterator[dict[str, object]]:
+    """The status.json of a command in its results folder: STARTED, then SUCCESS, or FAILURE if it raises.
+
+    Args:
+        folder: where the file goes; None: there is none. TAO: so it is without `--results_dir`.
+        start: the first message.
+        end: the last one.
+
+    Yields:
+        The figures (`kpi`) of the last line, to be filled in.
+    """
+    kpi: dict[str, object] = {}
+    if folder is None:
+        yield kpi
+        return
+    status = StatusFile(folder / "status.json")
+    status.write("STARTED", start)
+    try:
+        yield kpi
+    except BaseException as error:
+        status.write("FAILURE", str(error) or type(error).__name__, verbosity="ERROR")
+        raise
+    status.write("SUCCESS", end, kpi=kpi)

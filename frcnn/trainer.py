@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,13 +147,6 @@ def mixed_precision(app: App, device: torch.device) -> torch.autocast:
 def starts_processes(options: Trainer) -> bool:
     """Whether a run has, or may have, several processes."""
     return options.strategy == "ddp" or device_count(options) * options.num_nodes > 1
-
-
-def finish_wandb(kind: type[BaseException] | None, *_: object) -> None:
-    """Close the run of W&B, which Lightning leaves open, so that the next job of a sweep has its own."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=0 if kind is None else 1)
 
 
 def _share_or_number(text: str) -> int | float:

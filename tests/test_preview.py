@@ -1,5 +1,7 @@
 """Contact sheets of the augmentation, as a user draws them."""
 
+import json
+
 import pytest
 import runs
 from PIL import Image
@@ -24,6 +26,8 @@ def sheets(out):
 
 def test_a_sheet_for_each_step_of_the_settings_and_one_of_all(folder, tmp_path):
     assert preview(folder, tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "status.json").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["STARTED", "SUCCESS"]
     steps = {"hflip", "translate", "zoom", "rotate", "brightness", "hue", "saturation", "contrast"}
     assert sheets(tmp_path / "out") == {*steps, "all"}
     # Three images of 192x128, drawn at three times their size, each plain and three times augmented.

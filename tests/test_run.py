@@ -9,6 +9,7 @@ import sys
 import pytest
 import runs
 import torch
+from html_reader import Reader
 from PIL import Image
 from project import ROOT
 
@@ -43,7 +44,8 @@ def test_a_run_leaves_what_the_readme_lists(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert names == {
         *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt"),
-        *("report/first_batch.png", "report/losses.png", "report/map.png", "report/validation.png"),
+        *("report/index.html", "report/first_batch.png"),
+        *("report/losses.png", "report/map.png", "report/validation.png"),
         *("checkpoints/frcnn_resnet_10.epoch_1.ckpt", "checkpoints/frcnn_resnet_10.epoch_2.ckpt"),
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
     }
@@ -54,6 +56,28 @@ def test_settings_are_stored_in_both_forms_with_absolute_paths(finished, folder)
     assert spec == yaml.load(finished / "config.yaml")
     assert spec.dataset_config.data_sources[0].tfrecords_path == str(folder / "training" / "label_2")
     assert main("train", [f"spec={finished / 'spec.txt'}", "--cfg", "job"]) == 0
+
+
+def test_the_report_is_for_someone_without_an_account(finished, folder):
+    text = (finished / "report" / "index.html").read_text()
+    assert len(text) < 5_000_000
+    page = Reader(text)
+    cells = [text for place, text in page.texts if "/td" in place]
+    at = cells.index("training_config.num_epochs")
+    assert cells[at : at + 3] == ["training_config.num_epochs", "2", "command line"]
+    at = cells.index("model_config.arch")
+    assert cells[at : at + 3] == ["model_config.arch", "resnet:10", "group backbone=resnet10"]
+    assert any(str(folder) in text for place, text in page.texts if place.endswith("caption"))
+    facts = [text for place, text in page.texts if place.endswith(("dt", "dd"))]
+    assert facts[facts.index("Epochs") + 1] == "2 of 2"
+    assert facts[facts.index("torch") + 1] == torch.__version__.partition("+")[0]
+    assert page.tags.count("img") == 6 + 3
+    assert [text for place, text in page.texts if place.endswith("header/p/span")] == ["finished"]
+
+
+def test_metrics_count_epochs_from_one(finished):
+    with (finished / "metrics.csv").open() as file:
+        assert {row["epoch"] for row in csv.DictReader(file)} == {"1", "2"}
 
 
 def test_results_follow_the_schema(finished):
@@ -107,6 +131,14 @@ def test_evaluate_reproduces_the_last_validation(finished, tmp_path):
         assert again["per_class"][name]["detections"] == values["detections"]
     assert again["command"] == "evaluate"
     assert (tmp_path / "eval" / "report" / "validation.png").exists()
+    page = Reader((tmp_path / "eval" / "report" / "index.html").read_text())
+    headings = [text for place, text in page.texts if place.endswith("section/h2")]
+    assert headings == [
+        *("Classes", "Precision and recall", "Validation images", "Data", "Model", "Settings", "Environment"),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "eval" / "status.json").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["STARTED", "SUCCESS"]
+    assert lines[-1]["kpi"] == {"mAP": again["mAP"]}  # TAO: a number here, strings in training
 
 
 def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finished, tmp_path, capsys):
@@ -188,6 +220,9 @@ def test_a_loss_that_is_no_number_stops_the_run(folder, tmp_path, capsys):
     assert "the loss is not a finite number" in message
     assert str(folder / "training" / "image_2") in message
     assert json.loads((out / "status.json").read_text().splitlines()[-1])["status"] == "FAILURE"
+    page = Reader((out / "report" / "index.html").read_text())
+    assert [text for place, text in page.texts if place.endswith("header/p/span")] == ["failed"]
+    assert any("the loss is not a finite number" in text for _, text in page.texts)
 
 
 def test_gray_networks_train(folder, tmp_path):
@@ -241,6 +276,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_good_checkpoint(folder, tmp_path):
     assert "run.resume=last" in rest
     last = json.loads((out / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
+    assert '<span class="state interrupted">' in (out / "report" / "index.html").read_text()
     assert "state_dict" in torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
 
 

@@ -14,6 +14,7 @@ from frcnn.spec.check import check, check_export
 from frcnn.spec.dataset_export import DatasetExportConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message
+from frcnn.status import reported
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("target", metavar="OUT", help="spec file, or - for standard output")
     parser.add_argument("--full", action="store_true", help="write every value to YAML, defaults too")
     parser.add_argument("--no-check", action="store_true", help="convert whatever parses")
+    parser.add_argument("-r", "--results_dir", metavar="DIR", type=Path, help="for status.json")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    start, end = "Starting conversion.", "Conversion finished successfully."
     try:
-        convert(arguments.source, arguments.target, full=arguments.full, validate=not arguments.no_check)
+        with reported(arguments.results_dir, start=start, end=end):
+            convert(arguments.source, arguments.target, full=arguments.full, validate=not arguments.no_check)
     except FrcnnError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

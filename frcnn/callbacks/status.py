@@ -50,7 +50,8 @@ class StatusWriter(StatusFile, Callback):
         seconds = time.monotonic() - self._epoch_start
         # TAO: figures of an epoch are strings.
         graphical = {name: str(float(metrics[key])) for key, name in LOSS_NAMES.items() if key in metrics}
-        graphical["learning_rate"] = str(trainer.optimizers[0].param_groups[0]["lr"])
+        if "lr" in metrics:  # of the epoch's last step; the optimizer holds that of the next
+            graphical["learning_rate"] = f"{float(metrics['lr']):.7g}"
         kpi = {}
         if self._validated and "val/mAP" in metrics:
             kpi = {"mean average precision": str(float(metrics["val/mAP"]))}

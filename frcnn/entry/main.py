@@ -120,7 +120,7 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     config.register()
     script = str(Path(sys.argv[0]).with_name(f"{command}.py"))
     failures: list[BaseException] = []
-    task = _task(command, script, _locator(documents, line.overrides), failures)
+    task = _task(command, script, _locator(documents, line.overrides), _origins(line, documents), failures)
     shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
     flags = [*line.flags, *(["--resolve"] if shows else [])]
     typed, conf = sys.argv, str(conf_dir())
@@ -146,7 +146,11 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
 
 
 def _task(
-    command: str, script: str, locate: Callable[[str], str], failures: list[BaseException]
+    command: str,
+    script: str,
+    locate: Callable[[str], str],
+    origins: Callable[[App], dict[str, str]],
+    failures: list[BaseException],
 ) -> Callable[["DictConfig"], float | None]:
     """What Hydra runs for each job. A single run's failure is kept, since Hydra would print it as well."""
     main_process = os.getpid()
@@ -164,6 +168,7 @@ def _task(
 
         def work() -> float | None:
             app = config.resolve(cfg, locate=locate)
+            app.origins().update(origins(app))
             if several:
                 sweep.go_on_if_requeued(app.run, folder)
                 if os.getpid() != main_process or _starts_processes(app):
@@ -204,8 +209,8 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
         raise SpecError("several specs are a sweep", where="command line", hint="add -m")
     trees = {name: spec_tree(item, groups) for name, item in zip(names, documents, strict=True)}
     chosen = [f"spec={','.join(names)}"] if names else []
-    items = [overrides.split(item) for item in line.overrides]
-    maps = [key for mark, key, value in items if overrides.is_map_value(mark, key, value)]
+    marked = [overrides.split(item) for item in line.overrides]
+    maps = [key for mark, key, value in marked if overrides.is_map_value(mark, key, value)]
     sections = overrides.sections(line.overrides)
     existing: dict[str, list[str]] = {}
     if sections or maps:
@@ -222,7 +227,8 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
             hint = "set it in each spec or group, or run the jobs one by one"
             raise SpecError("means something else in each job of this sweep", where=keys, hint=hint)
         sections, existing = found[0]
-    return derive(command, trees, sections), [*chosen, *overrides.expand(line.overrides, existing)]
+    items = [*chosen, *overrides.expand(line.overrides, existing), *overrides.implied_loggers(line.overrides)]
+    return derive(command, trees, sections), items
 
 
 def _again(script: str, settings: Path, folder: Path, run: Run) -> list[str]:
@@ -268,6 +274,32 @@ def _composed_before(primary: str, chosen: list[str], items: Sequence[str]) -> "
     ]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return [compose(primary, overrides=[*plain, *job]) for job in itertools.product(*swept)]
+
+
+def _origins(line: overrides.CommandLine, documents: list[Document]) -> Callable[[App], dict[str, str]]:
+    """What says where the values of a job come from."""
+    specs = [read_spec(path) for path in line.values.get("spec", [])]
+
+    def of(app: App) -> dict[str, str]:
+        from hydra.core.hydra_config import HydraConfig
+
+        from frcnn.entry.origins import origins
+
+        job = HydraConfig.get()
+        choices = {group: str(name) for group, name in job.runtime.choices.items() if name}
+        typed = [overrides.split(item)[1] for item in job.overrides.task]
+        number = int(choices.get("spec", "_0").rpartition("_")[2])
+        return origins(
+            app,
+            typed=[key for key in typed if key not in choices],
+            named={key: choices[key] for key in typed if key in choices and key != "spec"},
+            chosen={group: name for group, name in choices.items() if group not in (*typed, "spec")},
+            # A spec over a checkpoint replaces what it mentions.
+            documents=[*specs[number : number + 1], *documents[number : number + 1]],
+            conf=conf_dir(),
+        )
+
+    return of
 
 
 def _locator(documents: list[Document], items: Sequence[str]) -> Callable[[str], str]:

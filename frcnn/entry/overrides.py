@@ -186,6 +186,17 @@ def expand(overrides: Sequence[str], existing: Mapping[str, Sequence[str]]) -> l
     return result
 
 
+def implied_loggers(overrides: Sequence[str]) -> list[str]:
+    """The loggers that a visualizer on the command line switches on, as in a spec; `logger=` overrules it."""
+    values = {key: (value or "").lower() for mark, key, value in map(split, overrides) if "~" not in mark}
+    if any(key.partition(".")[0] == "logger" for key in values):
+        return []
+    visualizer = "training_config.visualizer"
+    enabled = values.get(f"{visualizer}.enabled") in ("true", "yes", "on", "1")
+    wandb = any(key.startswith(f"{visualizer}.wandb_config") for key in values)
+    return ["logger.tensorboard=true"] * enabled + ["logger.wandb=true"] * wandb
+
+
 def is_map_value(mark: str, key: str, value: str | None) -> bool:
     """Whether an override gives a whole map a new value."""
     path = fields_on(key)

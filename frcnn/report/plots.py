@@ -1,8 +1,6 @@
 """Curves of a run: losses, learning rate, average precision over epochs, precision over recall."""
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,27 +25,11 @@ LINE_STYLES = ("-", "--", ":")  # classes that share a colour differ in this
 
 
 class Series(NamedTuple):
-    """One column of a metrics.csv, without its empty cells."""
+    """The values of one logged figure."""
 
     step: NDArray[np.float64]
-    epoch: NDArray[np.float64]  # from 0, as logged
+    epoch: NDArray[np.float64]  # from 1
     value: NDArray[np.float64]
-
-
-def read_metrics(path: Path) -> dict[str, Series]:
-    """Columns of the metrics.csv that Lightning's CSVLogger writes.
-
-    Where a metric was logged per step and per epoch (`x_step`, `x_epoch`), `x` is the former.
-    """
-    columns: dict[str, list[tuple[float, float, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            place = (float(row.pop("step") or "nan"), float(row.pop("epoch") or "nan"))
-            for name, text in row.items():
-                if text:
-                    columns.setdefault(name, []).append((*place, float(text)))
-    series = {name: Series(*np.array(cells).T) for name, cells in columns.items()}
-    return {name.removesuffix("_step"): column for name, column in series.items()} | series
 
 
 def training_figure(metrics: Mapping[str, Series]) -> Figure:
@@ -88,15 +70,15 @@ def map_figure(metrics: Mapping[str, Series]) -> Figure:
     ends: list[tuple[str, str, float]] = []
     for i, (name, series) in enumerate(lines):
         style = LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
-        axes.plot(series.epoch + 1, series.value, style, color=class_colour(i), linewidth=1.5)
+        axes.plot(series.epoch, series.value, style, color=class_colour(i), linewidth=1.5)
         ends.append((f"{name} {series.value[-1]:.3f}", class_colour(i), float(series.value[-1])))
     if "val/mAP" in metrics:
         _, epoch, value = metrics["val/mAP"]
-        axes.plot(epoch + 1, value, color="black", linewidth=2.5, marker="o", markersize=4)
+        axes.plot(epoch, value, color="black", linewidth=2.5, marker="o", markersize=4)
         ends.append((f"mAP {value[-1]:.3f}", "black", float(value[-1])))
         best = int(value.argmax())
-        axes.plot(epoch[best] + 1, value[best], "o", color="white", markeredgecolor="black", markersize=9)
-        axes.set_title(f"best mAP {value[best]:.3f} in epoch {epoch[best] + 1:.0f}", loc="right", color=INK)
+        axes.plot(epoch[best], value[best], "o", color="white", markeredgecolor="black", markersize=9)
+        axes.set_title(f"best mAP {value[best]:.3f} in epoch {epoch[best]:.0f}", loc="right", color=INK)
     axes.set_ylim(-0.02, 1.02)
     gap = min(0.05, 1 / max(len(ends), 1))
     font: dict[str, Any] = {"size": 200 * gap, "va": "center", "transform": axes.get_yaxis_transform()}
@@ -111,29 +93,14 @@ def map_figure(metrics: Mapping[str, Series]) -> Figure:
 
 
 def precision_recall_figure(result: EvaluationResult) -> Figure:
-    """Precision over recall at the smallest IoU threshold; a dot marks the best F1 of each class.
-
-    As in the metric: the envelope whose area is AP, or the raw points of which VOC 2007 takes eleven.
-    """
+    """Precision over recall at the smallest IoU threshold; a dot marks the best F1 of each class."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for i, (name, figures) in enumerate(result.per_class.items()):
-        precision, recall = figures.curve
-        if figures.AP_per_iou[0] is None or not len(precision):
-            continue
-        if result.metric == "area":
-            precision = precision_envelope(precision)
+    for i, name, ap, recall, precision in precision_recall_points(result):
         style = LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
-        label = f"{name}  AP {figures.AP_per_iou[0]:.3f}"
-        axes.plot(
-            np.append(0.0, recall),
-            np.append(precision[:1], precision),
-            style,
-            color=class_colour(i),
-            linewidth=1.8,
-            label=label,
-        )
-        if (best := figures.best_f1) is not None:
+        label = f"{name}  AP {ap:.3f}"
+        axes.plot(recall, precision, style, color=class_colour(i), linewidth=1.8, label=label)
+        if (best := result.per_class[name].best_f1) is not None:
             axes.plot(best.recall, best.precision, "o", color=class_colour(i), markeredgecolor="white")
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
@@ -142,6 +109,23 @@ def precision_recall_figure(result: EvaluationResult) -> Figure:
     axes.set_title(title, loc="left", fontweight="bold")
     _tidy(axes)
     return figure
+
+
+def precision_recall_points(
+    result: EvaluationResult,
+) -> Iterator[tuple[int, str, float, NDArray[np.float64], NDArray[np.float64]]]:
+    """Class id, name, AP, recall and precision, at the smallest IoU threshold, of every class that has them.
+
+    As in the metric: the envelope whose area is AP, or the raw points of which VOC 2007 takes eleven.
+    """
+    for i, (name, figures) in enumerate(result.per_class.items()):
+        precision, recall = figures.curve
+        ap = figures.AP_per_iou[0]
+        if ap is None or not len(precision):
+            continue
+        if result.metric == "area":
+            precision = precision_envelope(precision)
+        yield i, name, ap, np.append(0.0, recall), np.append(precision[:1], precision)
 
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:

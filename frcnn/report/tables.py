@@ -62,7 +62,13 @@ def evaluation_table(result: "EvaluationResult") -> RenderableType:
 
 
 def data_table(source: SourceTable, *, split: str) -> RenderableType:
-    """What became of each object of a data source; reasons that no object had are left out."""
+    """What became of each object of a data source, with its title."""
+    title, rows = data_rows(source, split=split)
+    return Group(Text(title, style="bold"), rows_table(rows))
+
+
+def data_rows(source: SourceTable, *, split: str) -> tuple[str, list[dict[str, object]]]:
+    """A title, and what became of each object of a data source; reasons that no object had are left out."""
     reasons = {
         "difficult": "of them difficult",
         "ignored": "areas to ignore",
@@ -83,7 +89,7 @@ def data_table(source: SourceTable, *, split: str) -> RenderableType:
         title += f", {source.images_without_objects:,} without objects"
     if source.unused_labels:
         title += f", {source.unused_labels:,} label files without an image"
-    return Group(Text(title, style="bold"), rows_table(rows))
+    return title, rows
 
 
 def rows_table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> Table:

@@ -81,6 +81,7 @@ class Run(Message):
         "metric that train returns and a sweep looks at: any that is logged, such as train/loss_epoch",
         default="val/mAP",
     )
+    log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
     dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 
@@ -121,6 +122,10 @@ class App(Experiment):
     run: Run = option("how the run behaves", factory=Run)
     trainer: Trainer = option("devices and precision", factory=Trainer)
     logger: Logger = option("where metrics go", factory=Logger)
+
+    def origins(self) -> dict[str, str]:
+        """Where values come from, by path, for people to read; filled in by the entry point."""
+        return self.__dict__.setdefault("_origins", {})  # type: ignore[no-any-return]
 
     def experiment(self) -> Experiment:
         """TAO's part, without the key, which is written nowhere."""

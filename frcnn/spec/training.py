@@ -142,23 +142,23 @@ class WandBConfig(Message):
 class ClearMLConfig(Message):
     """ClearML; accepted and without effect."""
 
-    project: str = setting(1, "project", default="", inert=CLEARML)
-    task: str = setting(2, "task", default="", inert=CLEARML)
-    tags: list[str] = setting(3, "tags", factory=list, inert=CLEARML)
-    reuse_last_task_id: bool = setting(4, "reuse the last task", default=False, inert=CLEARML)
-    continue_last_task: bool = setting(5, "continue the last task", default=False, inert=CLEARML)
-    deferred_init: bool = setting(6, "initialise in the background", default=False, inert=CLEARML)
+    project: str = setting(1, "project", default="")
+    task: str = setting(2, "task", default="")
+    tags: list[str] = setting(3, "tags", factory=list)
+    reuse_last_task_id: bool = setting(4, "reuse the last task", default=False)
+    continue_last_task: bool = setting(5, "continue the last task", default=False)
+    deferred_init: bool = setting(6, "initialise in the background", default=False)
 
 
 @dataclass
 class VisualizerConfig(Message):
     """Dashboards."""
 
-    enabled: bool = setting(1, "write TensorBoard logs", default=False)
-    num_images: int = setting(2, "augmented images to log", default=0)
-    weight_histograms: bool = setting(3, "log weight histograms", default=False)
+    enabled: bool = setting(1, "write TensorBoard logs, with augmented images", default=False)
+    num_images: int = setting(2, "augmented images to log, at most", default=0)
+    weight_histograms: bool = setting(3, "TensorBoard: histograms of all weights, every epoch", default=False)
     wandb_config: WandBConfig | None = setting(4, "Weights & Biases", default=None)
-    clearml_config: ClearMLConfig | None = setting(5, "ClearML", default=None)
+    clearml_config: ClearMLConfig | None = setting(5, "accepted", default=None, inert=CLEARML)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 import re
 
-from frcnn.callbacks import StatusWriter, ValidationMap
+from frcnn.callbacks import LrMonitor, StatusWriter, ValidationMap
 
 COMMON = {"date", "time", "status", "verbosity", "message"}
 
@@ -15,7 +15,7 @@ def lines(path):
 def test_a_training_from_start_to_end(tmp_path, fit, detector):
     path = tmp_path / "new" / "status.json"
     model = detector(finds=(True, False, True))
-    fit(model, ValidationMap(["car"]), StatusWriter(path), epochs=3, check_val_every_n_epoch=2)
+    fit(model, LrMonitor(), ValidationMap(["car"]), StatusWriter(path), epochs=3, check_val_every_n_epoch=2)
     start, first, second, third, end = lines(path)
     assert set(start) == COMMON
     assert (start["status"], start["message"]) == ("STARTED", "Starting Training Loop.")

@@ -1,5 +1,6 @@
 """scripts/import_weights.py: from a TAO file and its spec to a checkpoint of our own."""
 
+import json
 import subprocess
 import sys
 
@@ -29,7 +30,8 @@ def model(tmp_path_factory):
 
 def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
     source, target = write_detector(folder / "m.hdf5", model, scales={"conv1_qdq": 4.5}), folder / "m.ckpt"
-    assert main([str(source), str(target), f"spec={folder / 'spec.txt'}", "-k", "secret"]) == 0
+    command = [str(source), str(target), f"spec={folder / 'spec.txt'}", "-k", "secret", "-r", str(folder)]
+    assert main(command) == 0
     printed = capsys.readouterr().out
     assert "31 of 31 layers loaded" in printed
     assert "conv1(Conv2d)" in printed
@@ -41,6 +43,10 @@ def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
     assert content["relu6"] is True
     assert [row["status"] for row in content["imported"]["rows"]] == ["Yes"] * 31
     assert "secret" not in str(content)
+    last = json.loads((folder / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "SUCCESS"
+    assert last["kpi"]["size"] == target.stat().st_size / 2**20
+    assert last["kpi"]["param_count"] == sum(p.numel() for p in model.parameters()) / 1e6
     assert stored.epochs == 0
     # As evaluation does it.
     spec = stored.document()

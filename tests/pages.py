@@ -1,0 +1,86 @@
+"""A run's page with something in every section, and names that are no friends of HTML."""
+
+import numpy as np
+from PIL import Image
+
+from frcnn.data.table import Counts, DataTable, SourceTable
+from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
+from frcnn.report.page import Picture, RunPage, Setting
+from frcnn.report.plots import Series
+
+NAMES = ["<b>car</b>", 'a "van" & co', "x" * 60]
+
+
+def series(values):
+    steps = np.arange(1.0, len(values) + 1)
+    return Series(steps, np.ceil(steps / 10), np.array(values, dtype=float))
+
+
+def result():
+    curve = (np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0]))
+    common = {"precision": 0.5, "recall": None, "rpn_recall": 0.25, "ground_truth": 2, "difficult": 1}
+    per_class = {
+        name: ClassResult(
+            AP=ap,
+            AP_per_iou=(ap, ap),
+            best_f1=OperatingPoint(0.3, 2 / 3, 1.0) if ap else None,
+            detections=4,
+            curve=curve,
+            **common,
+        )
+        for name, ap in zip(NAMES, (0.8, 0.4, None), strict=True)
+    }
+    return EvaluationResult(
+        mAP=0.6,
+        mAP_per_iou=(0.6, 0.6),
+        metric="area",
+        iou_thresholds=(0.5, 0.75),
+        score_threshold=1e-4,
+        images=1234,
+        per_class=per_class,
+    )
+
+
+def source(name):
+    return SourceTable(
+        name=name,
+        images=10,
+        images_without_objects=1,
+        unused_labels=2,
+        classes={name: Counts(kept=5, too_small=1) for name in NAMES},
+        areas={},
+        unmapped={"<dontcare>": 3},
+    )
+
+
+def full_page(**options):
+    """A `RunPage` with every section; options replace its fields."""
+    noise = np.random.default_rng(0)
+    losses = np.exp(-np.arange(200) / 60) * noise.uniform(0.8, 1.2, 200)
+    parts = ("loss", "loss_rpn_class", "loss_rpn_box", "loss_rcnn_class", "loss_rcnn_box")
+    curves = {f"train/{name}": series(losses / (i + 1)) for i, name in enumerate(parts)}
+    curves |= {"lr": series(np.linspace(0, 1e-3, 200)), "val/mAP": series([0.1, 0.4, 0.6])}
+    curves |= {f"val/AP/{name}": series([0.1 * i, 0.3, 0.5]) for i, name in enumerate(NAMES)}
+    picture = Image.fromarray(noise.integers(0, 255, (384, 1248, 3), np.uint8))
+    fields = {
+        "title": "resnet_18-<data>",
+        "command": "train",
+        "state": "finished",
+        "folder": "/a/very/long/path" * 10,
+        "facts": {"mAP": "0.600", "Epochs": "3 of 3", "Duration": "0:10:00"},
+        "curves": curves,
+        "result": result(),
+        "evaluated": "after epoch 3",
+        "class_names": NAMES,
+        "validation": [Picture(f"<{i}>.png", picture) for i in range(12)],
+        "training": [Picture(f"{i}.png", picture) for i in range(12)],
+        "data": {"training": DataTable((source("a"), source("b")))},
+        "model": [{"part": "trunk", "block": 0, "layers": 1}, {"part": "total", "block": None, "layers": 1}],
+        "settings": [
+            Setting("random_seed", 42, "default"),
+            Setting("training_config.num_epochs", 3, "command line"),
+            Setting("dataset_config.target_class_mapping", {"a": "<b>"}, "spec their.txt:12"),
+        ],
+        "environment": {"Device": "CPU", "Threads": 2, "python": "3.11.7"},
+    }
+    return RunPage(**{**fields, **options})
