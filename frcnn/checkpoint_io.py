@@ -1,7 +1,6 @@
 """Checkpoint files that are whole or absent: written beside their place, then renamed into it."""
 
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from frcnn.errors import RunError, WeightsError
+from frcnn.errors import RunError
+from frcnn.safe_load import safe_load
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -36,20 +36,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, refusing pickled classes whatever `weights_only` says.
+        """Read a checkpoint to the CPU, refusing pickled classes whatever `weights_only` says.
 
         Raises:
-            WeightsError: there is no such file, or it is none of ours.
+            WeightsError: as `safe_load`.
         """
-        if not Path(path).is_file():
-            raise WeightsError("there is no such checkpoint", where=path)
-        try:
-            return super().load_checkpoint(Path(path), map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            # torch's own words would advise to load it unsafely.
-            found = f"{Path(path).stat().st_size} bytes, {type(error).__name__}"
-            message = "this checkpoint cannot be read: broken, or no checkpoint of frcnn"
-            raise WeightsError(message, where=path, found=found) from error
+        content: dict[str, Any] = safe_load(Path(path), what="checkpoint")
+        return content
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
