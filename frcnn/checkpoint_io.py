@@ -13,6 +13,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from frcnn.errors import RunError
 from frcnn.safe_load import safe_load
 
+GO_ON = "make room or choose another folder, then go on with run.resume=last"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin for checkpoints on a disk that may be full and in runs that may be killed."""
@@ -25,10 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             RunError: it could not be written; a checkpoint of that name stays as it was.
         """
-        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_checkpoint(checkpoint, Path(path), hint=GO_ON)
 
     def load_checkpoint(
         self,
@@ -43,6 +42,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         content: dict[str, Any] = safe_load(Path(path), what="checkpoint")
         return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path, *, hint: str) -> None:
+    """Write `content` to `path`; arguments as in `replacing`, errors as in `save_checkpoint`."""
+    with replacing(path, hint=hint) as unfinished, unfinished.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
@@ -60,8 +67,16 @@ def link_checkpoint(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A hidden name to write to, which takes the place of `target` once the block ends well."""
+def replacing(target: Path, *, hint: str = GO_ON) -> Iterator[Path]:
+    """A hidden name to write to, which takes the place of `target` once the block ends well.
+
+    Args:
+        target: the file.
+        hint: what to do where it cannot be written.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     # One name per target, so that what a killed run left behind is overwritten and not collected.
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
@@ -77,7 +92,7 @@ def replacing(target: Path) -> Iterator[Path]:
             "a checkpoint could not be written; an earlier one is untouched",
             where=target,
             found=getattr(reason, "strerror", None) or error,
-            hint="make room or choose another folder, then go on with run.resume=last",
+            hint=hint,
         ) from error
     finally:
         with suppress(OSError):  # renamed, or never made

@@ -83,6 +83,8 @@ def test_a_pruned_model_is_retrained_and_evaluated_with_its_own_channels(folder,
     more = ["backbone=resnet18", "training_config.num_epochs=1", "training_config.regularizer.type=NO_REG"]
     assert runs.train(folder, tmp_path / "out", model, *more) == 0
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    report = json.loads((tmp_path / "out" / "weights.json").read_text())
+    assert {row["status"] for row in report["rows"]} == {"Yes"}
     found = Checkpoint(last).channels
     assert {name: found[name] for name in plan} == plan
     assert found == channel_plan(pruned)
