@@ -101,6 +101,15 @@ def test_a_keras_model_is_no_run_to_go_on_with(folder, tmp_path, capsys):
     assert "retrain_pruned_model" in capsys.readouterr().err
 
 
+def test_an_encrypted_model_is_to_be_decoded_first(folder, tmp_path, capsys):
+    (tmp_path / "m.tlt").write_bytes(bytes(range(100)))
+    model = f"training_config.resume_from_model={tmp_path / 'm.tlt'}"
+    assert runs.train(folder, tmp_path / "out", model) == 2
+    printed = capsys.readouterr().err
+    assert "decode it to .hdf5" in printed
+    assert "retrain_pruned_model" not in printed
+
+
 def test_a_dry_run_describes_the_network_and_stops(folder, tmp_path):
     assert runs.train(folder, tmp_path / "out", "run.dry_run=true", "model_config.freeze_blocks=[0]") == 0
     text = (tmp_path / "out" / "log.txt").read_text()

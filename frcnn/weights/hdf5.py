@@ -52,7 +52,7 @@ def read(path: Path) -> Content:
             or type, or members that lie outside of the file.
     """
     refuse_missing(path, what="weight file")
-    _refuse_other_formats(path)
+    refuse_other_formats(path)
     # No plugins: what is packed by one is refused.
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HDF5_PLUGIN_PRELOAD": "::"}
     command = [sys.executable, "-P", "-m", __name__, str(path)]
@@ -77,8 +77,14 @@ def read(path: Path) -> Content:
     return Content(tensors, header["model_config"])
 
 
-def _refuse_other_formats(path: Path) -> None:
-    """HDF5 begins with its signature, or with a block for the user of 512 bytes, 1024 bytes and so on."""
+def refuse_other_formats(path: Path) -> None:
+    """Stop at a file that is no HDF5.
+
+    HDF5 begins with its signature, or with a block for the user of 512 bytes, 1024 bytes and so on.
+
+    Raises:
+        WeightsError: it is none; of a .tlt it says how to decode it.
+    """
     with path.open("rb") as file:
         begin = file.read(1 << 16)
     if any(begin[offset:].startswith(SIGNATURE) for offset in (0, *(512 << i for i in range(7)))):

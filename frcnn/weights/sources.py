@@ -74,6 +74,11 @@ def _state_dict(source: str, detector: FasterRCNN, target: Target | None) -> Con
     form = choose_format(detector, state, target.arch, source=source)
     if form.origin == "timm" and "tf_" in Path(source).name:
         form = form._replace(eps=1e-3)
+    elif form.origin == "timm" and target.arch.startswith("efficientnet"):
+        log.warning(
+            "%s: taken for weights with an epsilon of %g; TensorFlow's have 1e-3, and tf_ in the file's name",
+            *(source, form.eps),
+        )
     return convert(detector, state, form, target)
 
 
