@@ -151,9 +151,9 @@ def _find(file: h5py.File, path: Path) -> dict[tuple[str, str], h5py.Dataset]:
     size = sum(map(_bytes, tensors.values()))
     # One object may be listed under many names.
     stored = sum({h5py.h5o.get_info(d.id).addr: _stored(d) for d in tensors.values()}.values())
-    if size > MAX_BYTES or _is_packed(size, stored):
+    if size > (most := _most(stored)):
         found = f"{size:,} bytes in {stored:,} bytes of the file"
-        raise WeightsError("holds too much", where=path, found=found, allowed=f"{MAX_BYTES:,}")
+        raise WeightsError("holds too much", where=path, found=found, allowed=f"{most:,} bytes")
     return tensors
 
 
@@ -164,7 +164,7 @@ def _names(group: h5py.Group, attribute: str, path: Path) -> Iterator[str]:
         names = group.attrs[part]
         if getattr(names, "ndim", 0) != 1:
             found = f"{part} is {type(names).__name__}"
-            raise WeightsError("is no Keras model or weight file", where=path, found=found, allowed="names")
+            raise WeightsError("is no Keras model or weight file", where=path, found=found, allowed="a list")
         for name in names:
             yield name.decode() if isinstance(name, bytes) else str(name)
 
@@ -193,7 +193,7 @@ def _checked(data: Any, where: str) -> h5py.Dataset:
     if not filters <= FILTERS:
         raise WeightsError("is packed in a way that is not unpacked", where=where, found=filters - FILTERS)
     size, stored = _bytes(data), _stored(data)
-    if data.ndim > 5 or not 0 < size <= MAX_BYTES or _is_packed(size, stored):
+    if data.ndim > 5 or not 0 < size <= _most(stored):
         found = f"shape {data.shape}, {size:,} bytes in {stored:,} bytes of the file"
         raise WeightsError("is a tensor of absurd size", where=where, found=found)
     return data
@@ -209,9 +209,9 @@ def _stored(data: h5py.Dataset) -> int:
     return size
 
 
-def _is_packed(size: int, stored: int) -> bool:
-    """Whether numbers take more memory than anyone would have stored in so little."""
-    return size > 1 << 20 and size > MAX_RATIO * stored
+def _most(stored: int) -> int:
+    """Bytes of memory that numbers may take which take `stored` bytes of a file."""
+    return min(MAX_BYTES, max(1 << 20, MAX_RATIO * stored))
 
 
 if __name__ == "__main__":
