@@ -1,7 +1,6 @@
 """Checkpoint files that are whole or absent: written beside their place, then renamed into it."""
 
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,10 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from frcnn.errors import RunError, WeightsError
+from frcnn.errors import RunError
+from frcnn.safe_load import safe_load
+
+GO_ON = "make room or choose another folder, then go on with run.resume=last"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,10 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             RunError: it could not be written; a checkpoint of that name stays as it was.
         """
-        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_checkpoint(checkpoint, Path(path), hint=GO_ON)
 
     def load_checkpoint(
         self,
@@ -36,20 +35,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, refusing pickled classes whatever `weights_only` says.
+        """Read a checkpoint to the CPU, refusing pickled classes whatever `weights_only` says.
 
         Raises:
-            WeightsError: there is no such file, or it is none of ours.
+            WeightsError: as `safe_load`.
         """
-        if not Path(path).is_file():
-            raise WeightsError("there is no such checkpoint", where=path)
-        try:
-            return super().load_checkpoint(Path(path), map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            # torch's own words would advise to load it unsafely.
-            found = f"{Path(path).stat().st_size} bytes, {type(error).__name__}"
-            message = "this checkpoint cannot be read: broken, or no checkpoint of frcnn"
-            raise WeightsError(message, where=path, found=found) from error
+        content: dict[str, Any] = safe_load(Path(path), what="checkpoint")
+        return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path, *, hint: str) -> None:
+    """Write `content` to `path`; arguments as in `replacing`, errors as in `save_checkpoint`."""
+    with replacing(path, hint=hint) as unfinished, unfinished.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
@@ -67,8 +67,16 @@ def link_checkpoint(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A hidden name to write to, which takes the place of `target` once the block ends well."""
+def replacing(target: Path, *, hint: str = GO_ON) -> Iterator[Path]:
+    """A hidden name to write to, which takes the place of `target` once the block ends well.
+
+    Args:
+        target: the file.
+        hint: what to do where it cannot be written.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     # One name per target, so that what a killed run left behind is overwritten and not collected.
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
@@ -84,7 +92,7 @@ def replacing(target: Path) -> Iterator[Path]:
             "a checkpoint could not be written; an earlier one is untouched",
             where=target,
             found=getattr(reason, "strerror", None) or error,
-            hint="make room or choose another folder, then go on with run.resume=last",
+            hint=hint,
         ) from error
     finally:
         with suppress(OSError):  # renamed, or never made

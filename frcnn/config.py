@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from frcnn.bridge import yaml
-from frcnn.bridge.document import Document
+from frcnn.bridge.document import KINDS, Document
 from frcnn.entry.overrides import OWNED, fields_on
 from frcnn.errors import SpecError
 from frcnn.paths import conf_dir
@@ -24,6 +24,14 @@ from frcnn.spec.model import ModelConfig
 from frcnn.spec.run import App
 
 Tree = dict[str, Any]
+
+WRONG_TYPES = {
+    r"Value '(.*)' of type '\w+' could not be converted to Integer": KINDS[int],
+    r"Value '(.*)' of type '\w+' could not be converted to Float": KINDS[float],
+    r"Value '(.*)' is not a valid bool": KINDS[bool],
+    r"Invalid value assigned: \w+ is not a ListConfig": "a list, such as [0,1]",
+}
+"""What OmegaConf says of values of another type, some with the value, and what may stand there."""
 
 
 def register() -> None:
@@ -146,7 +154,13 @@ def readable(error: BaseException) -> SpecError:
     """An error of Hydra or OmegaConf in our words."""
     while isinstance(error.__cause__, OmegaConfBaseException | HydraException):
         error = error.__cause__
-    key, message = getattr(error, "full_key", None), str(error).strip().split("\n")[0]
+    # OmegaConf writes the items of lists a[0], the rest of the world here a.0.
+    key = re.sub(r"\[(\w+)\]", r".\1", getattr(error, "full_key", None) or "")
+    message = str(error).strip().split("\n")[0]
+    for pattern, allowed in WRONG_TYPES.items():
+        if wrong := re.match(pattern, message):
+            found = next(iter(wrong.groups()), None)
+            return SpecError("a value of the wrong type", where=key, found=found, allowed=allowed)
     hint = None
     if re.search("not in struct|does not exist", message):
         hint = "a new entry of a map is written +KEY.NAME=VALUE"

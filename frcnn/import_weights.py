@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from frcnn.exits import exit_code
 from frcnn.model.backbones import BACKBONES
 from frcnn.spec.check import check
 from frcnn.spec.fields import REQUIRED, settings_of
+from frcnn.spec.fields import build as build_message
 from frcnn.spec.model import ImageSizeConfigHeightWidth, ModelConfig
 from frcnn.spec.run import App, Run
 from frcnn.spec.values import class_names
 from frcnn.status import reported
-from frcnn.weights.checkpoint import save_detector
+from frcnn.weights.checkpoint import Checkpoint, save_detector
 from frcnn.weights.importer import Imported, guess, import_detector, look
 from frcnn.weights.keras_hdf5 import SUFFIXES, KerasFile, read_hdf5
 from frcnn.weights.sources import is_name, load_pretrained
@@ -48,7 +50,13 @@ def _run(arguments: argparse.Namespace) -> None:
     with reported(
         arguments.results_dir, start="Starting import.", end="Import finished successfully."
     ) as kpi:
-        imported = import_weights(arguments.source, arguments.target, spec=next(iter(specs), ""), items=items)
+        imported = import_weights(
+            arguments.source,
+            arguments.target,
+            spec=next(iter(specs), ""),
+            items=items,
+            overwrite=arguments.overwrite,
+        )
         parameters = sum(parameter.numel() for parameter in imported.detector.parameters())
         # TAO: millions and MiB, as its prune and export report them.
         kpi |= {"param_count": parameters / 1e6, "size": Path(arguments.target).stat().st_size / 2**20}
@@ -72,37 +80,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-k", "--key", metavar="KEY", help="accepted and not used")
     parser.add_argument("-r", "--results_dir", metavar="DIR", type=Path, help="for status.json")
     parser.add_argument("-v", "--verbose", action="store_true", help="stack traces of errors")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.ckpt if it is there")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="path=value", help="settings to change")
     return parser
 
 
-def import_weights(source: str, target: str, *, spec: str, items: Sequence[str] = ()) -> Imported:
+def import_weights(
+    source: str, target: str, *, spec: str, items: Sequence[str] = (), overwrite: bool = False
+) -> Imported:
     """Read a detector's file, build its network and write both as a checkpoint.
 
     Args:
         source: a Keras file of TAO's, or whatever `load_pretrained` takes.
         target: .ckpt file to write.
         spec: experiment that the network belongs to; arch, crop size and input size may be left out where
-            the file shows them.
+            the file shows them. A checkpoint has its own, which is taken where this is empty.
         items: `path=value` over the spec.
+        overwrite: replace `target` if it is there.
 
     Raises:
-        SpecError: no spec, or one that cannot be used.
+        SpecError: no spec, or one that cannot be used; or a target that cannot be written or is there.
         WeightsError: the file cannot be used, or says otherwise than the spec.
         RunError: the checkpoint cannot be written.
     """
-    if Path(target).suffix != ".ckpt":
-        raise SpecError("is no name of a checkpoint", where="OUT.ckpt", found=target, allowed="NAME.ckpt")
-    if is_name(source) or Path(source).suffix.lower() not in SUFFIXES:
+    _check_target(source, Path(target), overwrite=overwrite)
+    suffix = "" if is_name(source) else Path(source).suffix.lower()
+    if suffix == ".ckpt":
+        return _import_checkpoint(source, target, spec=spec, items=items)
+    if suffix not in SUFFIXES:
         return _import_start(source, target, spec=spec, items=items)
     file = read_hdf5(source)
     if not spec:
         raise _spec_needed(file)
-    document = read_spec(spec)
-    changed = [assign(document.spec, item) for item in items]
-    _fill_in(document.spec.model_config, file)
-    check(document.spec, locate=_locator(document, changed))
-    app = _app(document)
+    app = _checked(read_spec(spec), items, file)
     model = app.model_config
     expected = {
         "use_bias": model.use_bias,
@@ -124,31 +134,61 @@ def import_weights(source: str, target: str, *, spec: str, items: Sequence[str] 
         log.warning(
             "%s was trained for quantisation: its activations end at 6, here too, and nothing is quantised. "
             "%d activation scales are kept with the checkpoint",
-            *(source, len(imported.activation_scales)),
+            *(source, len(file.activation_scales)),
         )
-    stored = {
-        **results.stored_texts(app),
-        "imported": imported.report.to_dict(),
-        "activation_scales": imported.activation_scales,
-        "relu6": file.relu6,
-    }
+    return _saved(imported, target, app)
+
+
+def _check_target(source: str, target: Path, *, overwrite: bool) -> None:
+    """Stop before the work where its result could not be kept."""
+    where = "OUT.ckpt"
+    if target.suffix != ".ckpt":
+        raise SpecError("is no name of a checkpoint", where=where, found=target, allowed="NAME.ckpt")
+    if not is_name(source) and Path(source).resolve() == target.resolve():
+        raise SpecError("IN and OUT.ckpt are the same file", where=where, found=target)
+    if target.is_dir():
+        raise SpecError("is a folder", where=where, found=target, allowed="a file name")
+    if target.exists() and not overwrite:
+        hint = "another name, or --overwrite to replace it"
+        raise SpecError("is there already", where=where, found=target, hint=hint)
+    nearest = next(folder for folder in target.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        found = f"{target}: {error.strerror}"
+        raise SpecError("cannot be written", where=where, found=found, hint="choose another place") from None
+
+
+def _saved(imported: Imported, target: str, app: App) -> Imported:
+    stored = {**results.stored_texts(app), "imported": imported.report.to_dict(), **imported.traits}
     save_detector(imported.detector, target, stored=stored)
     return imported
+
+
+def _import_checkpoint(source: str, target: str, *, spec: str, items: Sequence[str]) -> Imported:
+    """Make a checkpoint of one of ours, whose settings are its own or those of a spec."""
+    stored = Checkpoint(source)
+    own = stored.document()
+    document = read_spec(spec) if spec else own
+    app = _checked(document, items)
+    if spec:
+        app.run.stride_on_3x3 = bool(own.extra["run"].get("stride_on_3x3"))
+    else:
+        app.run = build_message(Run, own.extra["run"])
+    detector = build.build_detector(app, plan=stored.channels)
+    return _saved(Imported(detector, stored.load_into(detector), False, stored.traits), target, app)
 
 
 def _import_start(source: str, target: str, *, spec: str, items: Sequence[str]) -> Imported:
     """Make a checkpoint of weights that are no detector's: what they lack starts as in a training."""
     if not spec:
         raise SpecError("needs a spec: these are weights of a backbone", where=source, hint="spec=FILE")
-    document = read_spec(spec)
-    changed = [assign(document.spec, item) for item in items]
-    check(document.spec, locate=_locator(document, changed))
-    app = _app(document)
+    app = _checked(read_spec(spec), items)
     torch.manual_seed(app.random_seed)
     detector = build.build_detector(app)
     report = load_pretrained(detector, source, target=build.imagenet_target(app))
-    save_detector(detector, target, stored={**results.stored_texts(app), "imported": report.to_dict()})
-    return Imported(detector, report, pruned=False, activation_scales={})
+    return _saved(Imported(detector, report, pruned=False, traits={}), target, app)
 
 
 def _spec_needed(file: KerasFile) -> SpecError:
@@ -159,7 +199,8 @@ def _spec_needed(file: KerasFile) -> SpecError:
         "anchor ratios are roots of the true ones",
         where=file.path,
         found=", ".join(f"{name} {value}" for name, value in shown.items()),
-        hint="spec=FILE, the one that the network was trained with",
+        hint="spec=FILE, the one that the network was trained with, or another with its "
+        "anchor_box_config, image_channel_mean and target_class_mapping",
     )
 
 
@@ -193,6 +234,15 @@ def _fill_in(model: ModelConfig, file: KerasFile) -> None:
             size.height,
             size.width,
         )
+
+
+def _checked(document: Document, items: Sequence[str], file: KerasFile | None = None) -> App:
+    """The settings of an import: a spec, `path=value` over it, and what a file shows of the rest."""
+    changed = [assign(document.spec, item) for item in items]
+    if file is not None:
+        _fill_in(document.spec.model_config, file)
+    check(document.spec, locate=_locator(document, changed))
+    return _app(document)
 
 
 def _locator(document: Document, changed: Sequence[str]) -> Callable[[str], str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from frcnn.errors import DataError, SpecError
+from frcnn.errors import DataError, SpecError, WeightsError
 
 MOUNTS_FILE = Path("~/.tao_mounts.json")
 
@@ -32,6 +32,22 @@ def load_mounts(given: Mapping[str, str]) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as error:
         shape = '{"Mounts": [{"source": ..., "destination": ...}]}'
         raise SpecError("is no TAO mounts file", where=file, found=str(error), allowed=shape) from None
+
+
+def refuse_missing(path: Path, *, what: str) -> None:
+    """Stop where a weight file should be and is not.
+
+    Args:
+        path: the file.
+        what: weight file or checkpoint, for the message.
+
+    Raises:
+        WeightsError: nothing is there, or a folder.
+    """
+    if path.is_dir():
+        raise WeightsError(f"is a folder, not a {what}", where=path)
+    if not path.is_file():
+        raise WeightsError(f"there is no such {what}", where=path)
 
 
 class PathFinder:

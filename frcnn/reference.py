@@ -4,11 +4,13 @@ import argparse
 import gzip
 import json
 import logging
+import math
 import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frcnn.errors import DataError, FrcnnError
+from frcnn.errors import DataError, FrcnnError, WeightsError
 from frcnn.model.backbones import build_backbone
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.model.roi_head import RoiOutput
 from frcnn.model.rpn import Proposals, RpnOutput
 from frcnn.report.tables import render, rows_table
 from frcnn.status import StatusFile
-from frcnn.weights.importer import import_detector
+from frcnn.weights.hdf5 import MAX_BYTES
+from frcnn.weights.importer import import_detector, look
 from frcnn.weights.keras_hdf5 import read_hdf5
 
 log = logging.getLogger(__name__)
@@ -48,9 +51,24 @@ PROPOSAL = {
     "rpn_nms_overlap_threshold": "nms_iou",
 }
 OTHERS = (
-    *("arch", "activation", "scale", "ratio", "num_classes_with_background", "classifier_regr_std"),
+    *(
+        "arch",
+        "activation",
+        "activation_type",
+        "scale",
+        "ratio",
+        "num_classes_with_background",
+        "classifier_regr_std",
+    ),
     "std_scaling",
 )
+
+
+ARRAYS = (
+    *("image", "rois", "feature_map", "rpn_out_class", "rpn_out_regress", "proposals", "crop"),
+    *("dense_class", "dense_regress", "det_boxes", "det_scores", "det_classes", "det_count"),
+)
+"""What the original's graph was given and what it computed."""
 
 
 class Stage(NamedTuple):
@@ -101,7 +119,8 @@ def _check(folder: Path) -> tuple[int, list[Stage]]:
     """Compare all cases of a folder; returns the exit code too."""
     cases = sorted(folder.glob(f"*{SUFFIX}"))
     if not cases:
-        found = "no such folder" if not folder.is_dir() else "no such file in it"
+        found = "no such file in it" if folder.is_dir() else "no such folder"
+        found = "a file, not a folder" if folder.is_file() else found
         sys.stderr.write(
             f"{DataError('there are no cases', where=folder, found=found, allowed='*.json.gz')}\n"
         )
@@ -130,20 +149,45 @@ def check_case(path: Path) -> list[Stage]:
     options = case["options"]
     if unknown := options.keys() - {*NETWORK, *UNUSED, *DETECTION, *PROPOSAL, *OTHERS}:
         log.warning("%s: options that are not known here: %s", path, ", ".join(sorted(unknown)))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name}.hdf5"
-        try:
-            write_hdf5(case, file)
-            arch, (make, known) = options["arch"], _maker(options, expected["image"].shape[1])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _broken(path, error) from error
-        detector = import_detector(read_hdf5(file), make, arch=arch, expected=known).detector
+    detector = _detector(path, case, in_channels=expected["image"].shape[1])
     try:
         with torch.no_grad():
             compared = list(_compare(detector.eval(), expected, options))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise _broken(path.with_name(f"{name}.npz"), error) from error
     return [Stage(name, *stage) for stage in compared]
+
+
+def _detector(path: Path, case: Mapping[str, Any], *, in_channels: int) -> FasterRCNN:
+    """The network of a case, imported from a file as the original would have written it."""
+    with tempfile.TemporaryDirectory() as folder:
+        hdf5 = Path(folder) / "case.hdf5"
+        try:
+            _check_size(path, case)
+            write_hdf5(case, hdf5)
+            file = replace(read_hdf5(hdf5), path=path)
+            arch = case["options"]["arch"]
+            make, known = _maker(case["options"], in_channels, look(file, arch)[1])
+            return import_detector(file, make, arch=arch, expected=known).detector
+        except (MemoryError, OSError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise DataError("its weights cannot be written out", where=path, found=found) from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _broken(path, error) from error
+        except FrcnnError as error:
+            # The settings that hints are about do not exist here, nor does the file for long.
+            where = str(error.where or path).replace(str(hdf5), str(path))
+            raise WeightsError(
+                error.message, where=where, found=error.found, allowed=error.allowed
+            ) from error
+
+
+def _check_size(path: Path, case: Mapping[str, Any]) -> None:
+    """Stop at shapes that no network has before anything of that size is made."""
+    size = sum(4 * math.prod(shape) for _, weights in case["layers"] for _, shape in weights)
+    if size > MAX_BYTES:
+        found, allowed = f"weights of {size:,} bytes", f"{MAX_BYTES:,}"
+        raise DataError("holds too much", where=path, found=found, allowed=allowed)
 
 
 def write_hdf5(case: Mapping[str, Any], path: Path) -> None:
@@ -169,6 +213,8 @@ def seeded_weight(layer: str, name: str, shape: tuple[int, ...], *, scale: float
         values = 0.5 + random.rand(*shape)
     elif last.startswith(("beta", "moving_mean", "bias")):
         values = 0.2 * random.randn(*shape)
+    elif last.startswith("scaling_factor"):  # of a quantised output, and positive
+        values = abs(random.randn(*shape) * scale)
     else:
         fan = shape[0] * shape[1] if last.startswith("depthwise") else np.prod(shape[:-1])
         values = random.randn(*shape) * np.sqrt(2.0 / fan) * scale
@@ -179,16 +225,23 @@ def _read(path: Path, arrays: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as text:
             case = json.load(text)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         raise _broken(path, error) from error
     parts = {"attrs": dict, "layers": list, "scales": dict, "options": dict}
     if not isinstance(case, dict) or not all(isinstance(case.get(k), kind) for k, kind in parts.items()):
         raise DataError("is no case", where=path, allowed=f"an object with {', '.join(parts)}")
     try:
         with np.load(arrays) as file:
-            return case, {name: torch.from_numpy(file[name]) for name in file.files}
+            expected = {name: torch.from_numpy(file[name]) for name in file.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise _broken(arrays, error) from error
+    if missing := [name for name in ARRAYS if name not in expected]:
+        found = f"no {', '.join(missing)}"
+        raise DataError("lacks arrays", where=arrays, found=found, allowed=", ".join(ARRAYS))
+    if (image := expected["image"]).ndim != 4:
+        found = f"shape {tuple(image.shape)}"
+        raise DataError("image is no batch of images", where=arrays, found=found, allowed="(B, C, H, W)")
+    return case, expected
 
 
 def _broken(path: Path, error: Exception) -> DataError:
@@ -197,14 +250,21 @@ def _broken(path: Path, error: Exception) -> DataError:
 
 
 def _maker(
-    options: Mapping[str, Any], in_channels: int
+    options: Mapping[str, Any], in_channels: int, shown: Mapping[str, Any]
 ) -> tuple[Callable[[Mapping[str, int]], FasterRCNN], dict[str, object]]:
-    """What makes the detector of a case from a channel plan, and what its file should show."""
+    """What makes the detector of a case from a channel plan, and what its file should show.
+
+    Args:
+        options: of the case.
+        in_channels: of its image.
+        shown: what its file shows.
+    """
     network = {name: options[name] for name in NETWORK if name in options} | {"in_channels": in_channels}
     classes = options["num_classes_with_background"] - 1
-    activation = options.get("activation") or ""
+    activation = options.get("activation") or options.get("activation_type")
     if isinstance(activation, Mapping):
-        activation = activation.get("activation_type") or ""
+        activation = activation.get("activation_type")
+    activation = activation or shown.get("activation", "")
     stds = options["classifier_regr_std"]
     heads = {
         "num_classes": classes,
@@ -219,8 +279,8 @@ def _maker(
         return FasterRCNN(backbone=backbone, channels=channels, **heads)
 
     anchors = len(options["scale"]) * len(options["ratio"])
-    shown = {"activation": activation or "swish", "num_classes": classes, "num_anchors": anchors}
-    return make, network | shown
+    known = {"activation": activation or "swish", "num_classes": classes, "num_anchors": anchors}
+    return make, network | known
 
 
 def _compare(

@@ -8,6 +8,7 @@ from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message, walk
 from frcnn.spec.run import App
 from frcnn.weights.checkpoint import Checkpoint
+from frcnn.weights.hdf5 import refuse_other_formats
 from frcnn.weights.keras_hdf5 import SUFFIXES
 
 OF_THE_START = ("resume_from_model", "retrain_pruned_model", "pretrained_weights")
@@ -29,6 +30,8 @@ def check_resume(app: App, path: Path) -> list[str]:
         SpecError: the run is complete, or its network, classes or optimizer are others; or a Keras model.
         WeightsError: the checkpoint cannot be read.
     """
+    if path.suffix == ".tlt":
+        refuse_other_formats(path)  # encrypted as a rule, which no other setting would read either
     if path.suffix in SUFFIXES:
         raise SpecError(
             "a Keras model holds no state to go on with, nor did the original restore any",

@@ -88,8 +88,7 @@ def _retrained(app: App, path: Path) -> Start:
         _take_graph(model, document.spec.model_config)
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
         detector = build.build_detector(app, plan=stored.channels)
-        stored.load_into(detector)
-        return Start(detector, None, stored.traits)
+        return Start(detector, stored.load_into(detector), stored.traits)
     file = read_hdf5(path)
     archs = guess(file)
     if not archs:
@@ -109,9 +108,7 @@ def _retrained(app: App, path: Path) -> Start:
     imported = import_detector(
         file, lambda plan: build.build_detector(app, plan=plan), arch=model.arch, expected=expected
     )
-    traits = {"relu6": file.relu6, "activation_scales": imported.activation_scales}
-    apply_traits(imported.detector, traits)
-    return Start(imported.detector, imported.report, traits)
+    return Start(imported.detector, imported.report, imported.traits)
 
 
 def _take_graph(model: ModelConfig, stored: ModelConfig) -> None:

@@ -8,7 +8,18 @@ ROOT = Path(__file__).resolve().parents[1] / "frcnn"
 LEVELS = [
     {"errors"},
     {"spec", "ops"},
-    {"bridge", "model", "data", "metrics", "checkpoint_io", "paths", "folder", "status", "exits"},
+    {
+        "bridge",
+        "model",
+        "data",
+        "metrics",
+        "checkpoint_io",
+        "safe_load",
+        "paths",
+        "folder",
+        "status",
+        "exits",
+    },
     {
         "optim",
         "report.tables",

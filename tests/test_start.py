@@ -83,6 +83,8 @@ def test_a_pruned_model_is_retrained_and_evaluated_with_its_own_channels(folder,
     more = ["backbone=resnet18", "training_config.num_epochs=1", "training_config.regularizer.type=NO_REG"]
     assert runs.train(folder, tmp_path / "out", model, *more) == 0
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    report = json.loads((tmp_path / "out" / "weights.json").read_text())
+    assert {row["status"] for row in report["rows"]} == {"Yes"}
     found = Checkpoint(last).channels
     assert {name: found[name] for name in plan} == plan
     assert found == channel_plan(pruned)
@@ -97,6 +99,15 @@ def test_a_keras_model_is_no_run_to_go_on_with(folder, tmp_path, capsys):
     model = f"training_config.resume_from_model={tmp_path / 'm.epoch_3.hdf5'}"
     assert runs.train(folder, tmp_path / "out", model) == 2
     assert "retrain_pruned_model" in capsys.readouterr().err
+
+
+def test_an_encrypted_model_is_to_be_decoded_first(folder, tmp_path, capsys):
+    (tmp_path / "m.tlt").write_bytes(bytes(range(100)))
+    model = f"training_config.resume_from_model={tmp_path / 'm.tlt'}"
+    assert runs.train(folder, tmp_path / "out", model) == 2
+    printed = capsys.readouterr().err
+    assert "decode it to .hdf5" in printed
+    assert "retrain_pruned_model" not in printed
 
 
 def test_a_dry_run_describes_the_network_and_stops(folder, tmp_path):

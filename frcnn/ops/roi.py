@@ -10,6 +10,9 @@ from torchvision.ops import roi_align
 
 from frcnn.errors import SpecError
 
+MARGIN = 1e-4
+"""Cells; positions on the edge of the largest maps are off by a tenth of it in float32."""
+
 CropForm = Literal["auto", "gather", "grid_sample", "roi_align"]
 
 
@@ -19,11 +22,12 @@ def crop_and_resize(
     """Sample size x size points per box, bilinearly, first and last on the box's edges.
 
     `in_y(i) = y1 * s + i * (y2 - y1) * s / (size - 1)` with `s = (Hf - 1) / (H - 1)`; size 1 samples the
-    centre. This is TensorFlow's op of that name (tao/model-and-training.md 1.4).
+    centre. This is TensorFlow's op of that name (tao/model-and-training.md 1.4), with its zeros for points
+    outside of the input; "grid_sample" fades to them within a cell, "roi_align" has the edge for one cell.
 
     Args:
         features: (B, C, Hf, Wf).
-        boxes: (B, R, 4) xyxy pixels of the input, clipped to it. No gradient reaches them.
+        boxes: (B, R, 4) xyxy pixels of the input, as a rule clipped to it. No gradient reaches them.
         input_size: (H, W) of the tensor that went into the network.
         size: points per side.
         form: equal up to rounding. "gather" is the fastest on a CPU (7 ms forward and backward where
@@ -75,11 +79,16 @@ def _gather(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def _neighbours(position: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The two of `count` cells around each position, and the share of each: (..., 2) int64, (..., 2)."""
+    """The two of `count` cells around each position, and the share of each: (..., 2) int64, (..., 2).
+
+    Positions outside have no share in any. A margin keeps those that rounding moved off the edge.
+    """
     before = position.floor().clamp(0, max(count - 2, 0))
     share = position - before
     index = before.long()
-    return torch.stack([index, (index + 1).clamp(max=count - 1)], -1), torch.stack([1 - share, share], -1)
+    inside = (position >= -MARGIN) & (position <= count - 1 + MARGIN)
+    shares = torch.stack([1 - share, share], -1) * inside.unsqueeze(-1)
+    return torch.stack([index, (index + 1).clamp(max=count - 1)], -1), shares
 
 
 def _grid_sample(features: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -25,10 +25,12 @@ def summary_rows(
         channels: of the input.
         regions: of an image that pass through the head.
     """
-    layers = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers: list[nn.Module] = [
+        layer for layer in detector.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
     outputs = _outputs(detector, layers, size=size, channels=channels, regions=regions)
-    cost = {layer: _operations(layer, output) for layer, output in outputs.items()}
-    shapes = {layer: tuple(output.shape[1:]) for layer, output in outputs.items()}
+    cost = {layer: _operations(layer, outputs[layer]) for layer in layers}
+    shapes = {key: tuple(output.shape[1:]) for key, output in outputs.items()}
     rows = [_row(part, block, modules, cost, shapes, size) for part, block, modules in _blocks(detector)]
     total = {key: sum(row[key] for row in rows) for key in ("layers", "parameters", "trained", "GFLOPs")}
     return [*rows, {"part": "total", "block": None, **total, "output": None, "stride": None}]
@@ -84,9 +86,9 @@ def split_rows(
 
 def _outputs(
     detector: FasterRCNN, layers: Iterable[nn.Module], *, size: tuple[int, int], channels: int, regions: int
-) -> dict[nn.Module, Tensor]:
-    """What layers put out for one image and so many regions, on the meta device."""
-    found: dict[nn.Module, Tensor] = {}
+) -> dict[object, Tensor]:
+    """What layers, and blocks as (part, block), put out on the meta device: one image, so many regions."""
+    found: dict[object, Tensor] = {}
 
     def keep(layer: nn.Module, _: Any, output: Tensor) -> None:
         found[layer] = output
@@ -95,11 +97,13 @@ def _outputs(
     try:
         with torch.no_grad():
             detector.eval()
-            image = torch.empty(1, channels, *size, device="meta")
-            features = detector.trunk(image)
+            features = _run("trunk", detector.trunk, torch.empty(1, channels, *size, device="meta"), found)
             detector.rpn(features)
-            side = detector.crop_size
-            detector.head(torch.empty(regions, features.shape[1], side, side, device="meta"))
+            crops = torch.empty(regions, features.shape[1], *2 * (detector.crop_size,), device="meta")
+            body = detector.head.body
+            vectors = body.vectors(_run("head", body, crops, found))
+            detector.head.dense_class(vectors)
+            detector.head.dense_regress(vectors)
     finally:
         for handle in handles:
             handle.remove()
@@ -110,6 +114,14 @@ def _operations(layer: nn.Module, output: Tensor) -> float:
     parameters = [p.numel() for name, p in layer.named_parameters(recurse=False) if name == "weight"]
     places = output[0, 0].numel() if output.dim() == 4 else 1
     return 2.0 * sum(parameters) * places * len(output)
+
+
+def _run(part: str, chain: Blocks, x: Tensor, found: dict[object, Tensor]) -> Tensor:
+    """Run a chain and note what each block returns, which may be of several of its layers."""
+    for block in chain.block_layers:
+        x = chain.run_block(block, x, None)
+        found[part, block] = x
+    return x
 
 
 def _blocks(detector: FasterRCNN) -> Iterator[tuple[str, int | None, list[nn.Module]]]:
@@ -129,12 +141,12 @@ def _row(
     block: int | None,
     modules: list[nn.Module],
     cost: dict[nn.Module, float],
-    shapes: dict[nn.Module, tuple[int, ...]],
+    shapes: dict[object, tuple[int, ...]],
     size: tuple[int, int],
 ) -> dict[str, Any]:
     run = [module for module in modules if module in shapes]
     parameters = [p for module in modules for p in module.parameters(recurse=False)]
-    shape = shapes[run[-1]] if run else ()
+    shape = shapes.get((part, block)) or (shapes[run[-1]] if run else ())
     is_map = part in ("trunk", "RPN") and len(shape) == 3
     return {
         "part": part,

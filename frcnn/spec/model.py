@@ -27,6 +27,17 @@ FREEZABLE_BLOCKS = {
 """Block ids that `freeze_blocks` may name, by family (the part of `arch` before the colon)."""
 
 
+OPTIONS_OF = {
+    "use_bias": ("resnet", "vgg:", "googlenet", "mobilenet", "darknet", "efficientnet"),
+    "all_projections": ("resnet:", "mobilenet_v2"),
+    "use_pooling": ("resnet:", "vgg:"),
+    "dropout_rate": ("vgg", "efficientnet"),
+    "drop_connect_rate": ("efficientnet",),
+    "activation": ("efficientnet",),
+}
+"""Options that do not apply everywhere, and how the names of the networks that have them begin."""
+
+
 class ImageType(IntEnum):
     """Channels of the network input."""
 

@@ -7,7 +7,7 @@ from frcnn.spec.evaluation import EvaluationConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message as _Message
 from frcnn.spec.fields import children, settings_of, walk
-from frcnn.spec.model import ImageType
+from frcnn.spec.model import OPTIONS_OF, ImageType, ModelConfig
 
 
 def class_names(data: DatasetConfig) -> list[str]:
@@ -47,6 +47,7 @@ def dead_fields(spec: Experiment) -> Iterator[str]:
     for path, field, value in walk(spec):
         if field.inert and value is not None and value != field.default:
             yield f"{path} has no effect: {field.inert}"
+    yield from _options_of_others(spec.model_config)
     pre, image = spec.augmentation_config.preprocessing, spec.model_config.input_image_config
     path = "augmentation_config.preprocessing"
     if image.size_min is None:
@@ -62,3 +63,12 @@ def dead_fields(spec: Experiment) -> Iterator[str]:
                 yield f"augmentation_config.color_augmentation.{name} has no effect: images are gray"
     if image.size_min is not None and image.size_min.min != pre.output_image_min:
         yield f"{path}.output_image_min {pre.output_image_min} counts, not size_min {image.size_min.min}"
+
+
+def _options_of_others(model: ModelConfig) -> Iterator[str]:
+    """Options of the network that are set and that its family does not have."""
+    values = {name: getattr(model, name) for name in OPTIONS_OF}
+    values["activation"] = model.activation.activation_type if model.activation else ""
+    for name, families in OPTIONS_OF.items():
+        if values[name] and not model.arch.startswith(families):
+            yield f"model_config.{name} has no effect: {model.arch} has no such option"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
-from frcnn.checkpoint_io import AtomicCheckpointIO
+from frcnn.checkpoint_io import AtomicCheckpointIO, write_checkpoint
 from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN
 from frcnn.spec.experiment import Experiment
@@ -21,7 +21,8 @@ from frcnn.spec.fields import Message
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
 from frcnn.weights.keras_hdf5 import SUFFIXES
-from frcnn.weights.load import Layers, channel_plan_of
+from frcnn.weights.load import Layers, channel_plan_of, weighted_layers
+from frcnn.weights.report import LayerStatus, LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class Checkpoint:
                 "is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run", hint=hint
             )
         content = AtomicCheckpointIO().load_checkpoint(self.path)
-        if not isinstance(content, dict) or "frcnn" not in content:
-            raise WeightsError("is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run")
+        if wrong := _malformed(content):
+            allowed = "a .ckpt file of a run"
+            raise WeightsError("is no checkpoint of frcnn", where=path, found=wrong, allowed=allowed)
         self.content: dict[str, Any] = content
 
     @cached_property
@@ -151,8 +153,11 @@ class Checkpoint:
                 "differs from the run to resume", where=self.path, found=", ".join(changed), hint=hint
             )
 
-    def load_into(self, detector: FasterRCNN) -> None:
+    def load_into(self, detector: FasterRCNN) -> LoadReport:
         """Put its weights into a detector of the same settings, which then computes as its network did.
+
+        Returns:
+            The table of its layers, all of them loaded.
 
         Raises:
             WeightsError: layers that are missing, left over or of another shape.
@@ -170,6 +175,9 @@ class Checkpoint:
         with torch.no_grad():
             detector.load_state_dict(weights)
         apply_traits(detector, self.traits)
+        own_layers = weighted_layers(detector).items()
+        rows = (LayerStatus(name, type(layer).__name__, "Yes", "") for name, layer in own_layers)
+        return LoadReport(str(self.path), tuple(rows), unused=())
 
 
 def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str, Any]) -> None:
@@ -186,13 +194,43 @@ def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str
         RunError: it cannot be written.
     """
     state = {PREFIX + name: value for name, value in detector.state_dict().items()}
-    content = {"epoch": -1, "global_step": 0, "pytorch-lightning_version": version("pytorch-lightning")}
-    AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state, "frcnn": dict(stored)}, path)
+    content: dict[str, Any] = {
+        "epoch": -1,
+        "global_step": 0,
+        "pytorch-lightning_version": version("pytorch-lightning"),
+    }
+    content |= {"state_dict": state, "frcnn": dict(stored)}
+    write_checkpoint(content, Path(path), hint="make room or choose another place")
 
 
 def apply_traits(detector: FasterRCNN, traits: Mapping[str, Any]) -> None:
     """Let a network compute as the one that it was imported from."""
     detector.limit_activations(6.0 if traits.get("relu6") else None)
+
+
+def _malformed(content: object) -> str | None:
+    """The first part that this module reads and that is missing or of another kind."""
+    content = content if isinstance(content, dict) else {}
+    stored, state = content.get("frcnn"), content.get("state_dict")
+    stored = stored if isinstance(stored, dict) else {}
+    parts: dict[str, tuple[object, type]] = {
+        "frcnn.config": (stored.get("config"), str),
+        "frcnn.progress": (stored.get("progress", {}), dict),
+        "frcnn.activation_scales": (stored.get("activation_scales", {}), dict),
+        "epoch": (content.get("epoch"), int),
+        "global_step": (content.get("global_step"), int),
+        "state_dict": (state, dict),
+    }
+    if isinstance(progress := stored.get("progress"), dict):
+        counts = ("epochs", "batches", "images_per_step")
+        parts |= {f"frcnn.progress.{name}": (progress.get(name, 0), int) for name in counts}
+    for name, (value, kind) in parts.items():
+        if not isinstance(value, kind):
+            return f"{name}: {'missing' if value is None else type(value).__name__}"
+    for name, value in (state or {}).items():
+        if not isinstance(name, str) or "." not in name or not isinstance(value, Tensor):
+            return f"state_dict: {name!r}: {type(value).__name__}"[:200]
+    return None
 
 
 def _kind(spec: Experiment) -> list[str]:

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from frcnn.errors import WeightsError
+from frcnn.paths import refuse_missing
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 TIMEOUT = 900
@@ -26,7 +27,7 @@ MAX_BYTES = 4 << 30
 """More than any network of TAO's holds."""
 
 MAX_RATIO = 100
-"""How much smaller than its numbers a large tensor may be stored; trained weights hardly compress."""
+"""How much smaller than its numbers much may be stored; trained weights hardly compress."""
 
 FILTERS = {1, 2, 3}
 """gzip, shuffle and checksum, which HDF5 brings along; it would load others as plugins."""
@@ -50,9 +51,8 @@ def read(path: Path) -> Content:
         WeightsError: no such file, no HDF5, encrypted, cut off, not of Keras' layout, tensors of absurd size
             or type, or members that lie outside of the file.
     """
-    if not path.is_file():
-        raise WeightsError("there is no such weight file", where=path)
-    _refuse_other_formats(path)
+    refuse_missing(path, what="weight file")
+    refuse_other_formats(path)
     # No plugins: what is packed by one is refused.
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HDF5_PLUGIN_PRELOAD": "::"}
     command = [sys.executable, "-P", "-m", __name__, str(path)]
@@ -66,18 +66,25 @@ def read(path: Path) -> Content:
         raise _broken(path, "the HDF5 library cannot cope with it") from None
     if "error" in header:
         raise WeightsError(**header["error"])
+    expected = start + 4 * sum(math.prod(shape) for *_, shape in header["tensors"])
+    if done.returncode != 0 or len(done.stdout) != expected:
+        raise _broken(path, "the HDF5 library cannot cope with it")
     tensors = {}
     for layer, name, shape in header["tensors"]:
         size = math.prod(shape)
-        if start + 4 * size > len(done.stdout):
-            raise _broken(path, f"{layer} {name} cannot be read")
         tensors[layer, name] = np.frombuffer(done.stdout, np.float32, size, start).reshape(shape)
         start += 4 * size
     return Content(tensors, header["model_config"])
 
 
-def _refuse_other_formats(path: Path) -> None:
-    """HDF5 begins with its signature, or with a block for the user of 512 bytes, 1024 bytes and so on."""
+def refuse_other_formats(path: Path) -> None:
+    """Stop at a file that is no HDF5.
+
+    HDF5 begins with its signature, or with a block for the user of 512 bytes, 1024 bytes and so on.
+
+    Raises:
+        WeightsError: it is none; of a .tlt it says how to decode it.
+    """
     with path.open("rb") as file:
         begin = file.read(1 << 16)
     if any(begin[offset:].startswith(SIGNATURE) for offset in (0, *(512 << i for i in range(7)))):
@@ -102,28 +109,28 @@ def _broken(path: Path, why: object) -> WeightsError:
 
 def main(path: Path, out: BinaryIO) -> None:
     """Write what a file holds, or why it is refused."""
+    tensors: dict[tuple[str, str], np.ndarray] = {}
     try:
         with h5py.File(path, "r", locking=False) as file:
-            tensors = _find(file, path)
+            found = _find(file, path)
             config = file.attrs.get("model_config")
             config = config.decode() if isinstance(config, bytes) else config
-            listed = [(*key, data.shape) for key, data in tensors.items()]
-            _write(out, {"tensors": listed, "model_config": config})
-            for data in tensors.values():
-                out.write(np.asarray(data[()], dtype=np.float32).tobytes())
+            # All of it before a word is written: an error must not end up among the numbers.
+            tensors = {key: np.asarray(data[()], dtype=np.float32) for key, data in found.items()}
+        listed = [(*key, values.shape) for key, values in tensors.items()]
+        header = json.dumps({"tensors": listed, "model_config": config})
     except WeightsError as error:
         parts = {name: getattr(error, name) for name in ("where", "found", "allowed", "hint")}
         texts = {name: None if part is None else str(part) for name, part in parts.items()}
-        _write(out, {"error": {"message": error.message, **texts}})
+        header = json.dumps({"error": {"message": error.message, **texts}})
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         refused = _broken(path, why)
         parts = {"message": refused.message, "where": str(path), "found": str(refused.found)}
-        _write(out, {"error": parts})
-
-
-def _write(out: BinaryIO, header: dict[str, Any]) -> None:
-    out.write(json.dumps(header).encode() + b"\n")
+        header = json.dumps({"error": parts})
+    out.write(header.encode() + b"\n")
+    for values in tensors.values():
+        out.write(values.tobytes())
 
 
 def _find(file: h5py.File, path: Path) -> dict[tuple[str, str], h5py.Dataset]:
@@ -134,23 +141,32 @@ def _find(file: h5py.File, path: Path) -> dict[tuple[str, str], h5py.Dataset]:
         found = ", ".join(list(file)[:5]) or "no groups"
         raise WeightsError("is no Keras model or weight file", where=path, found=found, allowed=allowed)
     tensors: dict[tuple[str, str], h5py.Dataset] = {}
-    for layer in _names(group, "layer_names"):
+    for layer in _names(group, "layer_names", path):
         member = _member(group, layer, path)
-        for name in _names(member, "weight_names"):
+        for name in _names(member, "weight_names", path):
             key = (layer, name.rpartition("/")[2].partition(":")[0])
             if key in tensors:
                 raise WeightsError("has two tensors of one name", where=f"{path}: {layer}", found=name)
             tensors[key] = _checked(_member(member, name, path), f"{path}: {layer}: {name}")
-    if (size := sum(map(_bytes, tensors.values()))) > MAX_BYTES:
-        raise WeightsError("holds too much", where=path, found=f"{size:,} bytes", allowed=f"{MAX_BYTES:,}")
+    size = sum(map(_bytes, tensors.values()))
+    # One object may be listed under many names.
+    stored = sum({h5py.h5o.get_info(d.id).addr: _stored(d) for d in tensors.values()}.values())
+    if size > (most := _most(stored)):
+        found = f"{size:,} bytes in {stored:,} bytes of the file"
+        raise WeightsError("holds too much", where=path, found=found, allowed=f"{most:,} bytes")
     return tensors
 
 
-def _names(group: h5py.Group, attribute: str) -> Iterator[str]:
+def _names(group: h5py.Group, attribute: str, path: Path) -> Iterator[str]:
     """A list of names; Keras cuts lists of more than 64 kB into `attribute0`, `attribute1`, ..."""
     parts = [attribute] if attribute in group.attrs else [f"{attribute}{i}" for i in range(len(group.attrs))]
-    for name in (name for part in parts if part in group.attrs for name in group.attrs[part]):
-        yield name.decode() if isinstance(name, bytes) else str(name)
+    for part in (part for part in parts if part in group.attrs):
+        names = group.attrs[part]
+        if getattr(names, "ndim", 0) != 1:
+            found = f"{part} is {type(names).__name__}"
+            raise WeightsError("is no Keras model or weight file", where=path, found=found, allowed="a list")
+        for name in names:
+            yield name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _member(group: h5py.Group, name: str, path: Path) -> Any:
@@ -176,8 +192,8 @@ def _checked(data: Any, where: str) -> h5py.Dataset:
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
     if not filters <= FILTERS:
         raise WeightsError("is packed in a way that is not unpacked", where=where, found=filters - FILTERS)
-    size, stored = _bytes(data), data.id.get_storage_size()
-    if data.ndim > 5 or not 0 < size <= MAX_BYTES or (size > 1 << 20 and size > MAX_RATIO * stored):
+    size, stored = _bytes(data), _stored(data)
+    if data.ndim > 5 or not 0 < size <= _most(stored):
         found = f"shape {data.shape}, {size:,} bytes in {stored:,} bytes of the file"
         raise WeightsError("is a tensor of absurd size", where=where, found=found)
     return data
@@ -186,6 +202,16 @@ def _checked(data: Any, where: str) -> h5py.Dataset:
 def _bytes(data: h5py.Dataset) -> int:
     size: int = math.prod(data.shape) * data.dtype.itemsize
     return size
+
+
+def _stored(data: h5py.Dataset) -> int:
+    size: int = data.id.get_storage_size()
+    return size
+
+
+def _most(stored: int) -> int:
+    """Bytes of memory that numbers may take which take `stored` bytes of a file."""
+    return min(MAX_BYTES, max(1 << 20, MAX_RATIO * stored))
 
 
 if __name__ == "__main__":

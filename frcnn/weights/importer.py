@@ -13,6 +13,7 @@ from frcnn.errors import WeightsError
 from frcnn.model.backbones import BACKBONES, Backbone, build_backbone
 from frcnn.model.batch_norm import BatchNorm2d
 from frcnn.model.detector import FasterRCNN, channel_plan
+from frcnn.weights.checkpoint import apply_traits
 from frcnn.weights.keras_hdf5 import KerasFile, name_head
 from frcnn.weights.load import channel_plan_of, load_layers, weighted_layers
 from frcnn.weights.report import LoadReport
@@ -30,7 +31,7 @@ class Imported(NamedTuple):
     detector: FasterRCNN
     report: LoadReport
     pruned: bool
-    activation_scales: dict[str, float]  # of a quantised network, see `KerasFile`
+    traits: dict[str, Any]  # what else belongs to the network; it computes by them
 
 
 def import_detector(
@@ -74,7 +75,9 @@ def import_detector(
     trunk, body, _ = _on_paper(arch)
     own = {**channel_plan(trunk), **channel_plan(body), "rpn_conv1": 512}
     pruned = any(plan[name] != width for name, width in own.items())
-    return Imported(detector, report, pruned, dict(file.activation_scales))
+    traits = {"relu6": file.relu6, "activation_scales": dict(file.activation_scales)}
+    apply_traits(detector, traits)
+    return Imported(detector, report, pruned, traits)
 
 
 def look(file: KerasFile, arch: str) -> tuple[KerasFile, dict[str, Any]]:

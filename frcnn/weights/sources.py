@@ -50,13 +50,22 @@ def load_pretrained(detector: FasterRCNN, source: str, *, target: Target | None 
 
 def _keras(source: str, detector: FasterRCNN, _: Target | None) -> Converted:
     file = read_hdf5(source)
-    if file.relu6:
-        log.warning("%s: its activations end at 6, and those of this network do not", source)
+    _tell_ceiling(source, detector, relu6=file.relu6)
     return Converted(name_head(file, detector.head.body).layers, {})
 
 
-def _checkpoint(source: str, *_: object) -> Converted:
-    return Converted(Checkpoint(source).layers, {})
+def _checkpoint(source: str, detector: FasterRCNN, _: Target | None) -> Converted:
+    stored = Checkpoint(source)
+    _tell_ceiling(source, detector, relu6=bool(stored.traits.get("relu6")))
+    return Converted(stored.layers, {})
+
+
+def _tell_ceiling(source: str, detector: FasterRCNN, *, relu6: bool) -> None:
+    if relu6 and detector.trunk.ceiling is None:
+        message = (
+            "%s: its activations end at 6, and those of this network do not; with run.relu6=true they do"
+        )
+        log.warning(message, source)
 
 
 def _state_dict(source: str, detector: FasterRCNN, target: Target | None) -> Converted:
@@ -65,6 +74,11 @@ def _state_dict(source: str, detector: FasterRCNN, target: Target | None) -> Con
     form = choose_format(detector, state, target.arch, source=source)
     if form.origin == "timm" and "tf_" in Path(source).name:
         form = form._replace(eps=1e-3)
+    elif form.origin == "timm" and target.arch.startswith("efficientnet"):
+        log.warning(
+            "%s: taken for weights with an epsilon of %g; TensorFlow's have 1e-3, and tf_ in the file's name",
+            *(source, form.eps),
+        )
     return convert(detector, state, form, target)
 
 

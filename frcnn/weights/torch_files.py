@@ -1,15 +1,8 @@
-"""State dicts of torch and safetensors, read without executing anything in them.
-
-torch.load runs with `weights_only=True`, which knows tensors and plain containers only. What it would still
-do at a file's word, reserve memory or unpack, is checked here.
-"""
+"""State dicts of torch and safetensors, read without executing anything in them."""
 
 import json
 import math
-import pickle
-import re
 import struct
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +11,8 @@ import torch
 from torch import Tensor
 
 from frcnn.errors import WeightsError
+from frcnn.paths import refuse_missing
+from frcnn.safe_load import safe_load, unreadable
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -37,23 +32,7 @@ _DTYPES = {
     "U8": torch.uint8,
 }
 
-# All that torch's unpickler and archive reader are known to raise on broken files.
-_BROKEN = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ImportError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-)
+WHAT = "weight file"
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -66,9 +45,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         WeightsError: no such file, broken, cut off, compressed, with objects or code in it, or no state dict.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError("there is no such weight file", where=path)
-    content = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)
+    is_safetensors = path.suffix.lower() == ".safetensors"
+    content = _safetensors(path) if is_safetensors else safe_load(path, what=WHAT)
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(inner := content.get(key), Mapping) and inner:
             content = inner
@@ -79,7 +57,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _no_state(path, f"{name!r}: {type(value).__name__}"[:200])
-        state[name.removeprefix("module.")] = _checked(value, f"{path}: {name}")
+        state[name.removeprefix("module.")] = value.detach()
     return state
 
 
@@ -89,58 +67,20 @@ def _no_state(path: Path, found: str) -> WeightsError:
     return WeightsError("is no state dict", where=path, found=found, allowed=allowed, hint=hint)
 
 
-def _checked(value: Tensor, where: str) -> Tensor:
-    """A tensor that is as large as what is stored of it: a stride of 0 makes terabytes of one number."""
-    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if not plain or value.is_complex():
-        found = f"{value.layout}, {value.dtype}, {value.device}"
-        raise WeightsError("is no plain tensor", where=where, found=found)
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        found = f"shape {tuple(value.shape)} on {value.untyped_storage().nbytes()} bytes"
-        raise WeightsError("is a tensor of absurd size", where=where, found=found)
-    return value.detach()
-
-
-def _torch(path: Path) -> Any:
-    try:
-        if zipfile.is_zipfile(path):
-            _refuse_packed(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except _BROKEN as error:
-        # torch's own words would advise to load it unsafely.
-        if unknown := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
-            raise WeightsError(
-                "holds objects or code, which are not loaded",
-                where=path,
-                found=unknown[1],
-                allowed="a state dict: tensors and nothing else",
-                hint="where you trust it, torch.save(model.state_dict(), FILE) makes one",
-            ) from None
-        raise _unreadable(path, type(error).__name__) from error
-
-
-def _refuse_packed(path: Path) -> None:
-    """An archive that unpacks to more than itself is none of torch's, which stores records as they are."""
-    with zipfile.ZipFile(path) as archive:
-        size = sum(record.file_size for record in archive.infolist())
-    if size > path.stat().st_size:
-        found = f"{path.stat().st_size:,} bytes that unpack to {size:,}"
-        raise WeightsError("is compressed, as torch never does", where=path, found=found)
-
-
 def _safetensors(path: Path) -> dict[str, Tensor]:
     """The format: length of the header in 8 bytes, the header in JSON, the numbers."""
+    refuse_missing(path, what=WHAT)
     data = path.read_bytes()
     try:
         (length,) = struct.unpack_from("<Q", data)
         if length > min(len(data) - 8, MAX_HEADER):
-            raise _unreadable(path, f"a header of {length:,} bytes")
+            raise unreadable(path, f"a header of {length:,} bytes", what=WHAT)
         header = json.loads(data[8 : 8 + length])
         header.pop("__metadata__", None)
         body = bytearray(data[8 + length :])
         return {name: _slice(body, entry, f"{path}: {name}") for name, entry in header.items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise _unreadable(path, f"{type(error).__name__}: {error}"[:200]) from error
+        raise unreadable(path, f"{type(error).__name__}: {error}"[:200], what=WHAT) from error
 
 
 def _slice(body: bytearray, entry: Mapping[str, Any], where: str) -> Tensor:
@@ -150,8 +90,3 @@ def _slice(body: bytearray, entry: Mapping[str, Any], where: str) -> Tensor:
         found = f"shape {shape}, bytes {start} to {end} of {len(body)}"
         raise WeightsError("is broken or cut off", where=where, found=found)
     return torch.frombuffer(body, dtype=dtype, count=math.prod(shape), offset=start).reshape(shape)
-
-
-def _unreadable(path: Path, why: str) -> WeightsError:
-    found = f"{path.stat().st_size} bytes, {why}"
-    return WeightsError("cannot be read: broken, cut off, or no weight file", where=path, found=found)

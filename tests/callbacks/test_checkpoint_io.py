@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import pytest
 import torch
@@ -81,14 +82,31 @@ class Pickled:
     pass
 
 
-@pytest.mark.parametrize("content", ["class", "text", "empty", "missing"])
+WORDS = {
+    "class": "objects or code",
+    "stride": "absurd size",
+    "packed": "compressed",
+    "text": "cannot be read",
+    "empty": "cannot be read",
+    "missing": "no such checkpoint",
+}
+
+
+@pytest.mark.parametrize("content", WORDS)
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path, content):
     path = tmp_path / "a.ckpt"
     if content == "class":
         torch.save({"x": Pickled()}, path)
+    elif content == "stride":
+        torch.save({"optimizer_states": [{"x": torch.zeros(1).expand(10**12)}]}, path)
+    elif content == "packed":
+        torch.save({"x": torch.zeros(10**6)}, tmp_path / "plain")
+        with zipfile.ZipFile(tmp_path / "plain") as plain, zipfile.ZipFile(path, "w", 8) as packed:
+            for name in plain.namelist():
+                packed.writestr(name, plain.read(name))
     elif content != "missing":
         path.write_text("not a checkpoint" if content == "text" else "")
-    with pytest.raises(WeightsError, match=r"a\.ckpt"):
+    with pytest.raises(WeightsError, match=rf"a\.ckpt.*{WORDS[content]}"):
         AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
 
 

@@ -229,6 +229,10 @@ def test_several_loggers(compose):
         (["dataset_config.target_class_mapping.new=x"], ["+KEY.NAME=VALUE"]),
         (["optimizer=null"], ["optimizer=null", "adam, rmsprop, sgd"]),
         (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches", "at least 1"]),
+        (["model_config.freeze_blocks=[a]"], ["freeze_blocks.0: a value", "found: a", "a whole number"]),
+        (["model_config.freeze_blocks=[1.5]"], ["freeze_blocks.0: a value", "found: 1.5", "a whole number"]),
+        (["model_config.freeze_blocks=1"], ["freeze_blocks: a value", "a list"]),
+        (["model_config.freeze_blocks=[9]"], ["freeze_blocks.0: is no block", "found: 9", "0 to 3"]),
     ],
 )
 def test_refusals(compose, capsys, arguments, words):

@@ -10,7 +10,7 @@ from frcnn.model.backbones import BACKBONES, build_backbone
 from frcnn.model.batch_norm import BatchNorm2d
 from frcnn.model.detector import FasterRCNN, ProposalSettings, channel_plan
 from frcnn.paths import conf_dir
-from frcnn.spec.model import ARCHITECTURES, FREEZABLE_BLOCKS
+from frcnn.spec.model import ARCHITECTURES, FREEZABLE_BLOCKS, OPTIONS_OF
 
 FAMILIES = ("resnet:10", "resnet101", "vgg:16", "vgg16", "googlenet", "mobilenet_v1", "mobilenet_v2")
 FAMILIES += ("darknet:19", "darknet:53", "efficientnet:b0")
@@ -108,6 +108,42 @@ def test_freezable_blocks_are_those_of_the_settings(arch):
 
 # Halving 75 and 98 four times, rounding up (strides) or down (2x2 pools).
 UP, DOWN = (5, 7), (4, 6)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_options_without_effect_are_those_of_the_settings(arch):
+    """What the settings call an option of others changes no layer, stride or rate, and nothing else does."""
+
+    def described(**options):
+        parts = build_backbone(arch, pool_size=2, **options)[:2]
+        layers = [
+            (name, getattr(layer, "stride", None), getattr(layer, "bias", None) is not None)
+            for part in parts
+            for name, layer in part.named_modules()
+        ]
+        # Pools, rates and activations are no layers here.
+        own = [
+            vars(part).get(name)
+            for part in parts
+            for name in ("use_pooling", "dropout_rate", "activation_name")
+        ]
+        return layers, own, [vars(part).get("units") for part in parts]
+
+    changed = {
+        "use_bias": True,
+        "all_projections": True,
+        "use_pooling": True,
+        "dropout_rate": 0.5,
+        "drop_connect_rate": 0.2,
+        "activation": "relu",
+    }
+    assert changed.keys() == OPTIONS_OF.keys()
+    with torch.device("meta"):
+        plain = described()
+        has = {name for name, value in changed.items() if described(**{name: value}) != plain}
+    # Every unit of a resnet:10 is the first of its stage, which has its projection anyway.
+    same = {"all_projections"} if arch == "resnet:10" else set()
+    assert has == {name for name, families in OPTIONS_OF.items() if arch.startswith(families)} - same
 
 
 @pytest.mark.parametrize(

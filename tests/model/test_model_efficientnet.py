@@ -100,7 +100,9 @@ def test_activations(activation, expected):
 
 
 def test_unknown_activation_lists_the_known():
-    with pytest.raises(SpecError, match="swish, relu"):
+    with pytest.raises(
+        SpecError, match=r"model_config\.activation\.activation_type: no .*\n.*\n.*swish, relu"
+    ):
         meta("b0", activation="elu")
 
 

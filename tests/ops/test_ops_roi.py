@@ -40,6 +40,26 @@ def test_equals_the_loop(case, form, size):
     torch.testing.assert_close(crops, torch.from_numpy(np.stack(expected)).float(), atol=1e-4, rtol=1e-4)
 
 
+def test_points_outside_are_zero_and_points_on_the_edge_are_not():
+    """Facts 1.4. Points of a 3x3 crop in x: one cell before the first, on the first, on the last but one."""
+    features = torch.arange(1.0, 13.0).reshape(1, 1, 3, 4)  # 1 2 3 4 / 5 6 7 8 / 9 10 11 12
+    left = torch.tensor([[[-10.0, 0.0, 10.0, 20.0]]])  # cells of 10 pixels: x -1, 0, 1; y 0, 1, 2
+    crops = crop_and_resize(features, left, input_size=(21, 31), size=3, form="gather")
+    assert crops[0, 0].tolist() == [[0, 1, 2], [0, 5, 6], [0, 9, 10]]
+    below = torch.tensor([[[20.0, 10.0, 30.0, 40.0]]])  # x 2, 2.5, 3; y 1, 2.5, 4
+    crops = crop_and_resize(features, below, input_size=(21, 31), size=3, form="gather")
+    assert crops[0, 0].tolist() == [[7, 7.5, 8], [0, 0, 0], [0, 0, 0]]
+
+
+def test_rounding_does_not_take_the_edge_away():
+    sizes = [(17 * side + 3, 7 * side + 5) for side in range(16, 200, 7)]
+    for height, width in sizes:
+        features = torch.ones(1, 1, -(-height // 16), -(-width // 16))
+        whole = torch.tensor([[[0.0, 0.0, width - 1, height - 1]]])
+        crops = crop_and_resize(features, whole, input_size=(height, width), size=7, form="gather")
+        torch.testing.assert_close(crops, torch.ones_like(crops), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("form", FORMS[1:])
 def test_gradients_agree(case, form):
     features, boxes = case

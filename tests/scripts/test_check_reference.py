@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from project import ROOT
 
-from frcnn.reference import Stage, check_case, main, seeded_weight
+from frcnn.reference import Stage, _maker, check_case, main, seeded_weight
 
 STAGES = ["feature map", "RPN class", "RPN box", "proposals", "crop", "head class", "head box", "detections"]
 
@@ -74,7 +75,20 @@ def edit(case, change):
 def test_options_are_held_against_the_file(case, capsys):
     edit(case, lambda content: content["options"].update(use_pooling=True))
     assert main([str(case.parent)]) == 2
-    assert "use_pooling False in the file" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "use_pooling False in the file" in printed
+    assert f"{case}: the file and" in printed
+    assert "case.hdf5" not in printed
+    assert "try:" not in printed
+
+
+def test_an_architecture_of_another_name_gets_no_advice_on_settings(case, capsys):
+    edit(case, lambda content: content["options"].update(arch="resnet:18"))
+    assert main([str(case.parent)]) == 2
+    printed = capsys.readouterr().err
+    assert f"{case}: is another network" in printed
+    assert "found: resnet:10" in printed
+    assert "model_config" not in printed
 
 
 def test_unknown_options_are_named(case, caplog):
@@ -111,6 +125,58 @@ def test_files_that_are_missing_or_cut_off(case, tmp_path, capsys):
     assert main([str(case.parent)]) == 2
     assert main([str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([str(tmp_path / "file")]) == 2
+    assert "a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_case_of_absurd_shapes_leaves_the_others_alone(case, shared_data, capsys):
+    for suffix in ("json.gz", "npz"):
+        name = f"mobilenet_v2.{suffix}"
+        shutil.copyfile(shared_data / "tao_reference" / name, case.with_name(name))
+    edit(case, lambda content: content["layers"].append(["x", [["x/kernel:0", [1 << 20, 1 << 20, 64]]]]))
+    assert main([str(case.parent)]) == 2
+    captured = capsys.readouterr()
+    assert f"{case}: holds too much" in captured.err
+    assert captured.out.count("yes") == 9
+
+
+def test_weights_that_cannot_be_written_out(case, capsys, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr("frcnn.reference.seeded_weight", full)
+    assert main([str(case.parent)]) == 2
+    assert f"{case}: its weights cannot be written out" in capsys.readouterr().err
+
+
+def test_a_quantised_case_ends_at_6(case):
+    """Its names are enough: a scale beside a layer. The arrays are those of the plain network."""
+    plain = {stage.stage: stage.difference for stage in check_case(case)}
+    edit(case, lambda content: content["layers"].append(["conv1_qdq", [["conv1_qdq/scaling_factor:0", []]]]))
+    quantised = {stage.stage: stage for stage in check_case(case)}
+    assert plain["feature map"] < 1e-4
+    with np.load(case.with_name("resnet10.npz")) as file:
+        # What a ReLU6 leaves is at most 6, and the plain network goes beyond.
+        assert file["feature_map"].max() > 6.1
+        least = 1 - 6 / file["feature_map"].max()
+    assert quantised["feature map"].difference >= 0.99 * least
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"activation": "relu"}, {"activation": {"activation_type": "relu"}}, {"activation_type": "relu"}],
+)
+def test_the_activation_of_an_efficientnet(options):
+    """As it is given in one of three forms, or else what the file shows."""
+    needed = {"arch": "efficientnet:b0", "scale": [1.0], "ratio": [1.0], "num_classes_with_background": 2}
+    needed["classifier_regr_std"] = [10, 10, 5, 5]
+    shown = {} if options else {"activation": "relu"}
+    make, known = _maker(needed | options, 3, shown)
+    assert known["activation"] == "relu"
+    with torch.device("meta"):
+        assert make({}).trunk.activation_name == "relu"
+    assert _maker(needed, 3, {})[1]["activation"] == "swish"
 
 
 def test_arrays_of_another_case(case, capsys):
@@ -119,7 +185,10 @@ def test_arrays_of_another_case(case, capsys):
         stored = {name: file[name] for name in file.files if name != "crop"}
     np.savez(case.with_name("resnet10.npz"), **stored)
     assert main([str(case.parent)]) == 2
-    assert "resnet10.npz: is broken" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "resnet10.npz: lacks arrays" in printed
+    assert "found: no crop\n" in printed
+    assert "det_count" in printed
 
 
 def test_what_is_no_number_does_not_hold():
@@ -135,3 +204,5 @@ def test_seeded_weights_by_the_rule_of_the_cases():
     assert np.allclose(seeded_weight("conv1", "conv1/kernel:0", (1, 1, 2, 3), scale=0.8), wanted)
     gamma = seeded_weight("bn", "bn/gamma:0", (100,), scale=0.8)
     assert 0.5 <= gamma.min() < gamma.max() <= 1.5
+    names = [f"layer{i}_qdq" for i in range(8)]
+    assert min(seeded_weight(name, f"{name}/scaling_factor:0", (), scale=0.8) for name in names) > 0

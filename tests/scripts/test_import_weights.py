@@ -81,7 +81,10 @@ def test_what_the_spec_leaves_open_comes_from_the_file(folder, model, caplog):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["m.hdf5", "m.ckpt"], ["needs a spec", "arch resnet:10", "num_classes 2", "spec=FILE"]),
+        (
+            ["m.hdf5", "m.ckpt"],
+            ["needs a spec", "arch resnet:10", "num_classes 2", "spec=FILE", "anchor_box_config"],
+        ),
         (["m.hdf5", "m.hdf5", "spec=spec.txt"], ["is no name of a checkpoint"]),
         (["none.hdf5", "m.ckpt", "spec=spec.txt"], ["no such weight file"]),
         (["m.hdf5", "m.ckpt", "spec=none.txt"], ["no such file"]),
@@ -113,6 +116,76 @@ def test_refusals_write_nothing(folder, model, capsys, monkeypatch, arguments, w
     printed = capsys.readouterr().err
     assert all(word in printed for word in words), printed
     assert not (folder / "m.ckpt").exists()
+
+
+def test_a_pruned_quantised_checkpoint_stays_what_it_is(folder, caplog):
+    """With its own settings and with a spec's: the same channels, ReLU6 and scales."""
+    source = write_detector(
+        folder / "m.hdf5", randomise(make(channels=narrow_plan())), scales={"conv1_qdq": 4.5}
+    )
+    spec = f"spec={folder / 'spec.txt'}"
+    assert main([str(source), str(folder / "m.ckpt"), spec]) == 0
+    first = Checkpoint(folder / "m.ckpt")
+    for name, more in (("own.ckpt", []), ("spec.ckpt", [spec])):
+        assert main([str(folder / "m.ckpt"), str(folder / name), *more]) == 0
+        again = Checkpoint(folder / name)
+        assert again.traits == first.traits == {"relu6": True, "activation_scales": {"conv1": 4.5}}
+        there, here = first.content["state_dict"], again.content["state_dict"]
+        assert all(torch.equal(there[key], here[key]) for key in there)
+        assert again.settings == first.settings
+        assert {row["status"] for row in again.content["frcnn"]["imported"]["rows"]} == {"Yes"}
+
+
+def test_a_checkpoint_of_other_classes_is_refused(folder, model, capsys):
+    write_detector(folder / "m.hdf5", model)
+    spec = f"spec={folder / 'spec.txt'}"
+    assert main([str(folder / "m.hdf5"), str(folder / "m.ckpt"), spec]) == 0
+    more = "dataset_config.target_class_mapping.bus=bus"
+    assert main([str(folder / "m.ckpt"), str(folder / "n.ckpt"), spec, more]) == 2
+    assert "dense_class.weight" in capsys.readouterr().err
+    assert not (folder / "n.ckpt").exists()
+
+
+def test_what_is_there_is_replaced_only_when_told(folder, model, capsys):
+    source, target = write_detector(folder / "m.hdf5", model), folder / "m.ckpt"
+    arguments = [str(source), str(target), f"spec={folder / 'spec.txt'}"]
+    target.write_text("mine")
+    assert main(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert Checkpoint(target).epochs == 0
+    assert main([str(target), str(folder / "." / "m.ckpt"), "--overwrite"]) == 2
+    assert "the same file" in capsys.readouterr().err
+    assert Checkpoint(target).epochs == 0
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(folder, capsys):
+    (folder / "file").write_text("")
+    (folder / "dir.ckpt").mkdir()
+    for target, words in (("file/m.ckpt", "cannot be written"), ("dir.ckpt", "is a folder")):
+        assert main(["none.hdf5", str(folder / target)]) == 2  # the source is not even looked at
+        printed = capsys.readouterr().err
+        assert words in printed
+        assert "run.resume" not in printed
+
+
+def test_a_disk_that_is_full_at_the_end(folder, model, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    source = write_detector(folder / "m.hdf5", model)
+    monkeypatch.setattr(torch, "save", full)
+    assert main([str(source), str(folder / "m.ckpt"), f"spec={folder / 'spec.txt'}"]) == 1
+    printed = capsys.readouterr().err
+    assert "No space left" in printed
+    assert "run.resume" not in printed
+
+
+def test_usage_names_what_is_required_alone(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().err.rstrip().endswith("required: IN, OUT.ckpt")
 
 
 def test_as_a_script(folder):

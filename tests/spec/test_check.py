@@ -1,6 +1,8 @@
 """Every problem of a spec is reported at once, with its place, its value and what is allowed."""
 
 import pytest
+import yaml
+from project import ROOT
 from specs import TINY
 
 from frcnn.bridge import prototxt
@@ -112,6 +114,35 @@ def test_dead_fields_are_named():
         "model_config.rfcn_mode",
         "training_config.output_model",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arch", "named"),
+    [
+        ("resnet:18", ["dropout_rate", "drop_connect_rate", "activation"]),
+        ("googlenet", ["all_projections", "use_pooling", "dropout_rate", "drop_connect_rate", "activation"]),
+        ("vgg16", ["use_bias", "all_projections", "use_pooling", "drop_connect_rate", "activation"]),
+        ("efficientnet:b0", ["all_projections", "use_pooling"]),
+    ],
+)
+def test_options_of_other_networks_are_named(arch, named):
+    spec = prototxt.loads(
+        TINY + "model_config { use_bias: True use_pooling: True dropout_rate: 0.5 drop_connect_rate: 0.2 "
+        "activation { activation_type: 'relu' } }"
+    )
+    spec.model_config.arch = arch
+    lines = list(dead_fields(spec))
+    assert [line.partition(" ")[0].removeprefix("model_config.") for line in lines] == named
+    assert all(line.endswith(f"{arch} has no such option") for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "backbone").glob("*.yaml")), ids=lambda p: p.stem)
+def test_our_own_backbones_set_no_options_of_others(path):
+    spec = prototxt.loads(TINY)
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            setattr(spec.model_config, line.partition(": ")[0], yaml.safe_load(line.partition(": ")[2]))
+    assert list(dead_fields(spec)) == []
 
 
 def test_colour_of_gray_images_is_named():

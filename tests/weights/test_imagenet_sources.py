@@ -94,7 +94,7 @@ def test_a_file_of_timm(tmp_path, detector, timm_state):
 
 
 @pytest.mark.parametrize("file, same", [("tf_efficientnet_b0_ns.pth", True), ("efficientnet_b0.pth", False)])
-def test_the_epsilon_of_tensorflow_is_in_the_name_of_a_file(tmp_path, file, same):
+def test_the_epsilon_of_tensorflow_is_in_the_name_of_a_file(tmp_path, caplog, file, same):
     model = empty(lambda: timm_model("efficientnet_b0"))
     settle(model, cut(model, "efficientnet_b0"), size=32)
     torch.save(model.state_dict(), tmp_path / file)
@@ -102,6 +102,7 @@ def test_the_epsilon_of_tensorflow_is_in_the_name_of_a_file(tmp_path, file, same
     load_pretrained(detector, str(tmp_path / file), target=TARGET._replace(arch="efficientnet:b0"))
     gamma, theirs = weighted_layers(detector)["top_bn"].weight, model.bn2.weight
     variance = model.bn2.running_var
+    assert ("TensorFlow's have 1e-3" in caplog.text) is not same
     factor = 1 if same else ((variance + 1e-3) / (variance + 1e-5)).sqrt()
     assert torch.allclose(gamma, theirs * factor, rtol=1e-6)
 
@@ -178,15 +179,23 @@ def test_timm_by_name_from_the_cache(tmp_path, monkeypatch, detector, timm_state
 def test_timm_without_a_network(tmp_path, monkeypatch, detector):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
 
-    def offline(*_, **__):
-        raise LocalEntryNotFoundError("no connection")
+    class ConnectError(Exception):
+        """httpx has its own, which are no OSErrors."""
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    def offline(*_, **__):
+        raise ConnectError("no connection")
+
+    def local_only(*_, local_files_only=False):
+        assert local_files_only  # it would try again and again
+        raise LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local_only)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
     with pytest.raises(WeightsError) as error:
         load_pretrained(detector, "timm:mobilenetv2_100", target=TARGET)
     url = "https://huggingface.co/timm/mobilenetv2_100.ra_in1k/resolve/main/model.safetensors: no connection"
     assert url in str(error.value)
-    assert "give the path of the file" in str(error.value)
+    assert "download that elsewhere and give the path of the file" in str(error.value)
 
 
 def test_timm_is_optional(monkeypatch, detector):

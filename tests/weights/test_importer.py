@@ -136,7 +136,8 @@ def test_a_quantised_file(tmp_path):
     scales = {"conv1_qdq": 4.5, "time_distributed_3_qdq": 2.5}
     imported = load(write_detector(tmp_path / "a.hdf5", source, middle="_1", relu6=True, scales=scales))
     assert_same(imported.detector, source)
-    assert imported.activation_scales == {"conv1": 4.5, "block_4a_conv_2": 2.5}
+    assert imported.detector.trunk.ceiling == imported.detector.head.body.ceiling == 6
+    assert imported.traits["activation_scales"] == {"conv1": 4.5, "block_4a_conv_2": 2.5}
 
 
 def test_another_network(tmp_path):
@@ -195,7 +196,7 @@ def test_another_epsilon_is_told(tmp_path, caplog):
 def test_a_pruned_detector_as_a_checkpoint(tmp_path):
     source = randomise(make(channels=narrow_plan()))
     imported = load(write_detector(tmp_path / "a.hdf5", source, scales={"conv1_qdq": 4.5}))
-    stored = {"config": "", "activation_scales": imported.activation_scales, "relu6": True}
+    stored = {"config": "", **imported.traits}
     save_detector(imported.detector, tmp_path / "a.ckpt", stored=stored)
     stored = Checkpoint(tmp_path / "a.ckpt")
     assert stored.content["frcnn"]["activation_scales"] == {"conv1": 4.5}

@@ -173,6 +173,41 @@ def test_a_file_on_which_the_library_crashes(small, tmp_path, monkeypatch):
     assert "cannot cope" in refusal(small)
 
 
+def test_a_checksum_that_fails_at_the_last_tensor(small):
+    """What the library says of it must not become numbers."""
+    with h5py.File(small, "a") as file:
+        group = file["conv1/conv1"]
+        del group["bias:0"]
+        data = group.create_dataset("bias:0", data=np.ones(2, np.float32), chunks=(2,), fletcher32=True)
+        place = data.id.get_chunk_info(0).byte_offset
+    content = bytearray(small.read_bytes())
+    content[place] ^= 0xFF
+    small.write_bytes(content)
+    assert "broken" in refusal(small)
+
+
+@pytest.mark.parametrize("end", ["exit 1", "printf 12345"])
+def test_a_reader_that_fails_or_says_too_much(small, tmp_path, monkeypatch, end):
+    reader = tmp_path / "reader"
+    header = '{"tensors": [["conv1", "bias", [1]]], "model_config": null}'
+    reader.write_text(f"#!/bin/sh\necho '{header}'; printf 1234; {end}\n")
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+    assert "cannot cope" in refusal(small)
+
+
+@pytest.mark.parametrize("names", [7, h5py.Empty("f")])
+def test_names_of_layers_that_are_no_list(small, names):
+    with h5py.File(small, "a") as file:
+        file.attrs["layer_names"] = names
+    assert "layer_names is" in refusal(small)
+
+
+def test_a_folder(tmp_path):
+    (tmp_path / "a.hdf5").mkdir()
+    assert "is a folder" in refusal(tmp_path / "a.hdf5")
+
+
 def rewrite(path, value, **options):
     """Put another dataset in place of the kernel."""
     with h5py.File(path, "a") as file:
@@ -210,6 +245,24 @@ def test_a_bomb_is_not_unpacked(small):
     assert "absurd size" in refusal(small)
     rewrite(small, np.zeros((1024, 1024), np.float32), compression="gzip", compression_opts=9)
     assert "absurd size" in refusal(small)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_bomb_of_many_small_tensors(tmp_path, linked):
+    """Each of 1 MiB without storage; or one of 1 MiB that is stored, under 300 names."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        names = [f"l{i}" for i in range(300)]
+        stored = file.create_dataset("one", data=np.ones((512, 512), np.float32)) if linked else None
+        for name in names:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [b"kernel:0"]
+            if linked:
+                group["kernel:0"] = stored
+            else:
+                group.create_dataset("kernel:0", shape=(512, 512), dtype="f4", chunks=(512, 512))
+        file.attrs["layer_names"] = [name.encode() for name in names]
+    assert "holds too much" in refusal(path)
 
 
 @pytest.mark.parametrize("target", ["external", "soft"])

@@ -147,6 +147,18 @@ def test_quantised_sources_are_told(tmp_path, caplog):
     assert "end at 6" in caplog.text
 
 
+def test_quantised_checkpoints_are_told_too(tmp_path, caplog):
+    save_detector(make(channels=PLAN), tmp_path / "a.ckpt", stored={"config": "", "relu6": True})
+    detector = make(channels=PLAN)
+    with caplog.at_level(logging.WARNING):
+        load_pretrained(detector, str(tmp_path / "a.ckpt"))
+    assert "run.relu6=true" in caplog.text
+    caplog.clear()
+    detector.limit_activations(6.0)
+    load_pretrained(detector, str(tmp_path / "a.ckpt"))
+    assert "end at 6" not in caplog.text
+
+
 def test_unknown_kinds_of_files(tmp_path):
     with pytest.raises(WeightsError, match=r"\.hdf5, \.h5, \.tlt, \.ckpt"):
         load_pretrained(make(channels=PLAN), str(tmp_path / "model.onnx"))

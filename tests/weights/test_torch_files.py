@@ -1,6 +1,7 @@
 """State dicts of torch and safetensors: what is read, and that nothing else is."""
 
 import json
+import os
 import pickle
 import struct
 import warnings
@@ -54,15 +55,26 @@ class Touch:
         return Path.touch, (self.path,)
 
 
+class Shell(Touch):
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_file_does_not_run(tmp_path, zipped):
+@pytest.mark.parametrize(("kind", "name"), [(Touch, ""), (Shell, "posix.system")])
+def test_code_in_a_file_does_not_run(tmp_path, zipped, kind, name):
     trap = tmp_path / "trap"
-    torch.save({"conv1.weight": Touch(trap)}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match="objects or code"):
+    torch.save({"conv1.weight": kind(trap)}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="objects or code") as error:
         read_state(tmp_path / "a.pth")
-    (tmp_path / "b.pth").write_bytes(pickle.dumps(Touch(trap)))
-    with pytest.raises(WeightsError):
-        read_state(tmp_path / "b.pth")
+    assert name in str(error.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch's own words on the protocol
+        for protocol, found in ((0, "system"), (2, "system"), (4, "a pickle of protocol 4")):
+            (tmp_path / "b.pth").write_bytes(pickle.dumps(Shell(trap), protocol=protocol))
+            with pytest.raises(WeightsError, match="objects or code") as error:
+                read_state(tmp_path / "b.pth")
+            assert found in str(error.value)
     assert not trap.exists()
 
 
@@ -94,6 +106,13 @@ def test_a_zip_bomb(tmp_path):
     assert "that unpack to 20,0" in str(error.value)
 
 
+def test_a_list_in_itself(tmp_path):
+    loop = [torch.ones(1)]
+    loop.append(loop)
+    torch.save({"state_dict": dict(STATE), "more": loop}, tmp_path / "a.pth")
+    assert same(read_state(tmp_path / "a.pth"), STATE)
+
+
 def test_terabytes_of_one_number(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1).expand(10**12)}, tmp_path / "a.pth")
     assert (tmp_path / "a.pth").stat().st_size < 5_000
@@ -122,6 +141,10 @@ def test_no_state_dicts(tmp_path, content, found):
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(WeightsError, match="no such weight file"):
         read_state(tmp_path / "a.pth")
+    for name in ("b.pth", "b.safetensors"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(WeightsError, match="is a folder"):
+            read_state(tmp_path / name)
 
 
 HEADERS = [

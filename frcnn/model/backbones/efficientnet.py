@@ -76,7 +76,10 @@ def efficientnet(
     if activation not in _ACTIVATIONS:
         allowed = ", ".join(name for name in _ACTIVATIONS if name)
         raise SpecError(
-            "no activation of an EfficientNet", where="activation", found=activation, allowed=allowed
+            "no activation of an EfficientNet",
+            where="model_config.activation.activation_type",
+            found=activation,
+            allowed=allowed,
         )
     width, depth = _SCALES[scale]
     units = list(_units(width, depth, stride_6=2 if pool_size_2x else 1, drop_connect_rate=drop_connect_rate))

@@ -66,7 +66,22 @@ def fetch(named: Named) -> Path:
             return Path(huggingface_hub.hf_hub_download(*named.hub, local_files_only=True))
         except FileNotFoundError:
             log.info("downloading %s", named.url)
+            _reach(named.url)
             return Path(huggingface_hub.hf_hub_download(*named.hub))
+
+
+def _reach(url: str) -> None:
+    """Ask for a file once: without a connection hf_hub_download tries for half a minute, line by line.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_hf_file_metadata(url, timeout=10)
+    except Exception as error:  # of its HTTP library, which differs between versions
+        raise OSError(str(error) or type(error).__name__) from error
 
 
 @contextmanager
@@ -74,11 +89,13 @@ def _downloading(named: Named) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
+        # Hugging Face's cache is a tree of names and hashes, where no one puts a file by hand.
+        place = "" if named.hub else f"put it at {named.cached}, or "
         raise WeightsError(
             "its weights cannot be downloaded",
             where=named.source,
             found=f"{named.url}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            hint=f"download that elsewhere and put it at {named.cached}, or give the path of the file",
+            hint=f"download that elsewhere and {place}give the path of the file",
         ) from error
 
 
