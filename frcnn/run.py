@@ -50,6 +50,7 @@ from frcnn.trainer import (
     make_trainer,
     mixed_precision,
     quiet,
+    reproducible,
     training_device,
 )
 from frcnn.unavailable import refuse_unavailable
@@ -243,6 +244,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         )
         stack.enter_context(logged(folder, debug=app.verbose))
         stack.enter_context(quiet())
+        stack.enter_context(reproducible(options.deterministic))
         for notice in notices:
             log.info("%s", notice)
         stack.enter_context(own_group(folder))

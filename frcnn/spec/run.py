@@ -67,6 +67,10 @@ class Run(Message):
     )
     channels_last: bool = option("interleaved channels in memory, which convolutions prefer", default=True)
     compile: bool = option("compile trunk, RPN and head with torch.compile", default=False)
+    deterministic: bool = option(
+        "the same weights to the last bit from the same settings on the same device; costs time on a GPU",
+        default=False,
+    )
     auto_batch: bool = option(
         "find the largest batch that fits into memory; batch_size_per_gpu is set to it", default=False
     )
