@@ -11,6 +11,7 @@ LEVELS = [
     {"bridge", "model", "data", "metrics", "checkpoint_io", "paths", "folder", "status", "exits"},
     {
         "optim",
+        "report.check",
         "report.tables",
         "report.colours",
         "report.draw",
@@ -28,7 +29,7 @@ LEVELS = [
     {"build", "unavailable"},
     {"results", "convert"},
     {"record", "dashboards"},
-    {"run", "preview", "start", "resume", "import_weights", "reference"},
+    {"run", "check", "preview", "start", "resume", "import_weights", "reference"},
     {"config", "entry"},
 ]
 

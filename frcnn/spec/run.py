@@ -86,6 +86,10 @@ class Run(Message):
         default="val/mAP",
     )
     log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
+    check_steps: int = option(
+        "check: training steps to time; 0: neither time nor memory is measured", default=3, rule=at_least(0)
+    )
+    check_decode: bool = option("check: decode every image, not only its header", default=False)
     dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 

@@ -95,10 +95,10 @@ def read_labels(path: Path, *, allow_scores: bool = False, problem: Problem = re
     except DataError as error:
         problem(error)
         return labels
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+    for count, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.isspace():
             try:
-                labels.append(parse_label(line, where=f"{path}:{number}", allow_scores=allow_scores))
+                labels.append(parse_label(line, where=f"{path}:{count}", allow_scores=allow_scores))
             except DataError as error:
                 problem(error)
     return labels

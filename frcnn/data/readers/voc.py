@@ -93,20 +93,19 @@ def read_voc(
             boxes=[coordinate for _, box, _ in kept for coordinate in box],
             difficult=[difficult for _, _, difficult in kept],
         )
-    if chosen is None and not missing:
-        raise DataError("no annotation could be read", where=folder)
     if missing:
+        problem_or_end = problem if chosen else refuse
         looked = [chosen] if chosen else places
         names = _image_names(missing[0].stem, _parse(missing[0])[0], image_extension)
-        error = DataError(
+        lacking = DataError(
             f"{len(missing)} of {len(stems)} annotations have no image",
             where=missing[0],
             found=f"no {' or '.join(names)} in {', '.join(str(root / inner) for root, inner in looked)}",
             hint="check image_directory_path and image_extension",
         )
-        if chosen is None:
-            raise error
-        problem(error)
+        problem_or_end(lacking)
+    if chosen is None:
+        raise DataError("no annotation could be read", where=folder)
     index = with_suffixes(builder.build(), suffixes, root=chosen[0])
     if unsized:
         index.sizes[unsized] = image_sizes([index.path(i) for i in unsized], problem=problem)
