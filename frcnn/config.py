@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from frcnn.bridge import yaml
 from frcnn.bridge.document import KINDS, Document
 from frcnn.entry.overrides import OWNED, fields_on
-from frcnn.errors import SpecError
+from frcnn.errors import FrcnnError, SpecError
 from frcnn.paths import conf_dir
 from frcnn.spec.check import check
 from frcnn.spec.experiment import Experiment
@@ -131,12 +131,15 @@ def spec_tree(document: Document, groups: Mapping[str, Sequence[str]]) -> Tree:
     return tree
 
 
-def resolve(config: DictConfig, *, locate: Callable[[str], str] = str) -> App:
+def resolve(
+    config: DictConfig, *, locate: Callable[[str], str] = str, problems: list[FrcnnError] | None = None
+) -> App:
     """The settings of a composed configuration, checked.
 
     Args:
         config: what Hydra composed.
         locate: turns a dotted path into the place to show in messages.
+        problems: takes what is wrong with single settings; by default it is raised.
 
     Raises:
         SpecError: everything that is wrong with the settings.
@@ -146,7 +149,12 @@ def resolve(config: DictConfig, *, locate: Callable[[str], str] = str) -> App:
     except OmegaConfBaseException as error:
         raise readable(error) from None
     app: App = build(App, tree)  # type: ignore[arg-type]
-    check(app, locate=locate, tao_quirks=app.run.tao_quirks)
+    try:
+        check(app, locate=locate, tao_quirks=app.run.tao_quirks)
+    except SpecError as error:
+        if problems is None:
+            raise
+        problems += error.problems or [error]
     return app
 
 

@@ -50,6 +50,7 @@ from frcnn.trainer import (
     make_trainer,
     mixed_precision,
     quiet,
+    reproducible,
     training_device,
 )
 from frcnn.unavailable import refuse_unavailable
@@ -243,6 +244,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         )
         stack.enter_context(logged(folder, debug=app.verbose))
         stack.enter_context(quiet())
+        stack.enter_context(reproducible(options.deterministic))
         for notice in notices:
             log.info("%s", notice)
         stack.enter_context(own_group(folder))
@@ -315,7 +317,7 @@ def _choose_batch(app: App, detector: FasterRCNN, *, images: int) -> int:
     device = training_device(app)
     memory = step_memory(
         detector,
-        size=_largest_size(app),
+        size=build.largest_size(app),
         channels=build.channels(app),
         max_objects=app.model_config.input_image_config.max_objects_num_per_image,
         make_optimizer=build.optimizer(app),
@@ -329,14 +331,6 @@ def _choose_batch(app: App, detector: FasterRCNN, *, images: int) -> int:
     app.training_config.batch_size_per_gpu = batch
     app.run.auto_batch = False  # a run that goes on, and its other processes, keep this size
     return batch
-
-
-def _largest_size(app: App) -> tuple[int, int]:
-    """Height and width of the largest input that there can be."""
-    if size := app.model_config.input_image_config.size_height_width:
-        return size.height, size.width
-    sides = app.augmentation_config.preprocessing
-    return sides.output_image_min, sides.output_image_max
 
 
 def _validation(app: App) -> ValidationMap:

@@ -204,6 +204,30 @@ def _ends(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def reproducible(wanted: bool) -> Iterator[None]:
+    """A stretch in which the same work gives the same bits, and what cannot do so raises, if that is wanted.
+
+    What Lightning's `deterministic=True` sets, from the beginning and for no more than this run: the next
+    job of a sweep may not want it.
+    """
+    if not wanted:
+        yield
+        return
+    name, benchmark = "CUBLAS_WORKSPACE_CONFIG", torch.backends.cudnn.benchmark
+    before, were = os.environ.get(name), torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault(name, ":4096:8")  # cuBLAS: one of two sizes with which its sums have an order
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(were)
+        torch.backends.cudnn.benchmark = benchmark
+        if before is None:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's advice that does not apply here, such as on its own log folder."""
     with warnings.catch_warnings():

@@ -22,6 +22,7 @@ LEVELS = [
     },
     {
         "optim",
+        "report.check",
         "report.tables",
         "report.colours",
         "report.draw",
@@ -39,7 +40,7 @@ LEVELS = [
     {"build", "unavailable"},
     {"results", "convert"},
     {"record", "dashboards"},
-    {"run", "preview", "start", "resume", "import_weights", "reference"},
+    {"run", "check", "preview", "start", "resume", "import_weights", "reference"},
     {"config", "entry"},
 ]
 

@@ -1,7 +1,7 @@
 """The only translator: TAO's settings in, constructed parts out."""
 
-from frcnn.build.data import Data, build_data, locate_data, read_sources
-from frcnn.build.images import augmentation, channels, geometry, is_bgr, means, transforms
+from frcnn.build.data import Data, build_data, data_set, locate_data, read_sources
+from frcnn.build.images import augmentation, channels, geometry, is_bgr, largest_size, means, transforms
 from frcnn.build.network import build_detector, detection_settings, imagenet_target
 from frcnn.build.training import optimizer, penalty, schedule
 
@@ -11,10 +11,12 @@ __all__ = [
     "build_data",
     "build_detector",
     "channels",
+    "data_set",
     "detection_settings",
     "geometry",
     "imagenet_target",
     "is_bgr",
+    "largest_size",
     "locate_data",
     "means",
     "optimizer",

@@ -11,6 +11,7 @@ from frcnn.data.dataset import DetectionDataset
 from frcnn.data.index import Source
 from frcnn.data.prepare import prepare
 from frcnn.data.readers.coco import read_coco
+from frcnn.data.readers.files import Problem, refuse
 from frcnn.data.readers.kitti import read_kitti
 from frcnn.data.readers.layout import Layout, layout_of
 from frcnn.data.readers.shards import find_records, in_fold, select_fold
@@ -62,9 +63,9 @@ def build_data(spec: Experiment, run: Run, *, num_workers: int, train: bool = Tr
     _refuse_mapped(run.ignore_classes, data.target_class_mapping)
     sources = read_sources(spec, run, validation=False) if train else []
     shares = _shares(sources, data.sampling_mode)
-    train_set, train_table = _data_set(spec, run, sources) if train else (None, None)
+    train_set, train_table = data_set(spec, run, sources) if train else (None, None)
     sources = read_sources(spec, run, validation=True) if validation else []
-    val_set, val_table = _data_set(spec, run, sources, validation=True) if validation else (None, None)
+    val_set, val_table = data_set(spec, run, sources, validation=True) if validation else (None, None)
     module = DetectionDataModule(
         train=train_set,
         validation=val_set,
@@ -107,9 +108,15 @@ def _shares(sources: Sequence[Source], mode: SamplingMode) -> list[Share]:
     return shares
 
 
-def _data_set(
-    spec: Experiment, run: Run, sources: Sequence[Source], *, validation: bool = False
+def data_set(
+    spec: Experiment,
+    run: Run,
+    sources: Sequence[Source],
+    *,
+    validation: bool = False,
+    problem: Problem = refuse,
 ) -> tuple[DetectionDataset, DataTable]:
+    """What the network is shown of sources, and the account of their objects; errors as in `prepare`."""
     data, preprocessing = spec.dataset_config, spec.augmentation_config.preprocessing
     min_size = (preprocessing.min_bbox_width, preprocessing.min_bbox_height)
     index, table = prepare(
@@ -120,6 +127,7 @@ def _data_set(
         min_size=min_size,
         ignore_classes=run.ignore_classes,
         split="validation" if validation else "training",
+        problem=problem,
     )
     augmented = not validation and spec.training_config.enable_augmentation
     steps = augmentation(spec, tao_quirks=run.tao_quirks) if augmented else ()
@@ -135,20 +143,29 @@ def _data_set(
     return dataset, table
 
 
-def read_sources(spec: Experiment, run: Run, *, validation: bool) -> list[Source]:
-    """The sources of training or validation, as their files have them; errors as in `build_data`."""
-    data = spec.dataset_config
-    read = partial(_read, spec=spec, run=run)
+def read_sources(spec: Experiment, run: Run, *, validation: bool, problem: Problem = refuse) -> list[Source]:
+    """The sources of training or validation, as their files have them; errors as in `build_data`.
+
+    Sources of which nothing can be read are left out if `problem` takes the error.
+    """
+    data, fold = spec.dataset_config, spec.dataset_config.validation_fold
     if validation and data.validation_data_source is not None:
-        return [read(data.validation_data_source, fold=None, validation=True)]
-    fold, sources = data.validation_fold, data.data_sources
-    split, whole = ([*sources], []) if fold is None else _split(sources, fold, validation=validation)
-    found = [
-        *(read(source, fold=fold, validation=validation) for source in split),
-        *(read(source, fold=None, validation=False) for source in whole),
-    ]
-    weights = [source.source_weight for source in (*split, *whole)]
-    return [replace(source, weight=weight) for source, weight in zip(found, weights, strict=True)]
+        fold, split, whole = None, [data.validation_data_source], list[DataSource]()
+    elif fold is None:
+        split, whole = [*data.data_sources], []
+    else:
+        split, whole = _split(data.data_sources, fold, validation=validation)
+    read = partial(_read, spec=spec, run=run, problem=problem)
+    found = []
+    for source in (*split, *whole):
+        of_fold, held_out = (fold, validation) if source in split else (None, False)
+        try:
+            one = read(source, fold=of_fold, validation=held_out)
+        except DataError as error:
+            problem(error)
+        else:
+            found.append(replace(one, weight=source.source_weight))
+    return found
 
 
 def _split(
@@ -188,6 +205,7 @@ def _read(
     run: Run,
     fold: int | None,
     validation: bool,
+    problem: Problem,
 ) -> Source:
     root, extension = Path(source.image_directory_path), spec.dataset_config.image_extension
     layout, labels = layout_of(source.tfrecords_path)
@@ -203,7 +221,9 @@ def _read(
         if fold is not None:
             files = select_fold(files, fold, validation=validation)
         name = source.tfrecords_path
-        return read_tfrecords(files=files, name=name, image_root=root, image_extension=extension)
+        return read_tfrecords(
+            files=files, name=name, image_root=root, image_extension=extension, problem=problem
+        )
     readers: dict[Layout, Callable[..., Source]] = {
         Layout.KITTI: partial(
             read_kitti,
@@ -215,11 +235,16 @@ def _read(
         Layout.COCO: partial(read_coco, annotations=labels),
         Layout.VOC: partial(read_voc, annotations=labels, image_extension=extension),
     }
-    return readers[layout](image_root=root)
+    return readers[layout](image_root=root, problem=problem)
 
 
-def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
+def locate_data(
+    spec: Experiment, run: Run, *, train: bool = True, problem: Problem = refuse
+) -> list[DataSource]:
     """Draw a built-in data set if asked for, and make every data path in the spec absolute.
+
+    Returns:
+        The sources with a path that leads nowhere, if `problem` takes the errors; else none.
 
     Raises:
         DataError: a path that leads nowhere, with the places that were tried.
@@ -235,7 +260,12 @@ def locate_data(spec: Experiment, run: Run, *, train: bool = True) -> None:
         sources = {}
     if data.validation_data_source is not None:
         sources["dataset_config.validation_data_source"] = data.validation_data_source
+    lost = []
     for path, source in sources.items():
         for name in ("tfrecords_path", "image_directory_path"):
-            found = finder.find(getattr(source, name), field=f"{path}.{name}")
-            setattr(source, name, str(found))
+            try:
+                setattr(source, name, str(finder.find(getattr(source, name), field=f"{path}.{name}")))
+            except DataError as error:
+                problem(error)
+                lost.append(source)
+    return lost

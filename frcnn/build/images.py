@@ -30,6 +30,14 @@ def geometry(spec: Experiment) -> Geometry:
     )
 
 
+def largest_size(spec: Experiment) -> tuple[int, int]:
+    """Height and width of the largest input that there can be."""
+    if size := spec.model_config.input_image_config.size_height_width:
+        return size.height, size.width
+    sides = spec.augmentation_config.preprocessing
+    return sides.output_image_min, sides.output_image_max
+
+
 def augmentation(spec: Experiment, *, tao_quirks: bool = False) -> tuple[Transform, ...]:
     """The steps with chance that `enable_augmentation` switches on; colour is for images that have some."""
     config = spec.augmentation_config

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from frcnn.data.geometry import Geometry
 from frcnn.data.index import Index, Source, concatenate
+from frcnn.data.readers.files import Problem, refuse
 from frcnn.data.table import Counts, DataTable, SourceTable
 from frcnn.data.transforms import box_sizes, clip_boxes, place_boxes
 from frcnn.errors import DataError
@@ -31,6 +32,7 @@ def prepare(
     min_size: tuple[float, float] = (1.0, 1.0),
     ignore_classes: Sequence[str] = (),
     split: str = "training",
+    problem: Problem = refuse,
 ) -> tuple[Index, DataTable]:
     """Map classes, drop what the network cannot learn, and count both.
 
@@ -45,6 +47,7 @@ def prepare(
         ignore_classes: names in the data (likewise, none of them mapped) whose boxes become areas
             to ignore. So do boxes that the reader marked, if their class is mapped.
         split: what to call the data set in messages.
+        problem: is told what would keep this data from being used.
 
     Raises:
         DataError: no object is left, or an image holds more than `max_objects`.
@@ -59,9 +62,9 @@ def prepare(
         indexes.append(kept)
         tables.append(account)
     index, table = concatenate(indexes), DataTable(tuple(tables))
-    _check_objects(sources, table, class_mapping, split)
+    _check_objects(sources, table, class_mapping, split, problem)
     _warn_no_areas(table, ignore_classes, split)
-    _check_slots(index, max_objects)
+    _check_slots(index, max_objects, problem)
     return index, table
 
 
@@ -170,9 +173,13 @@ def _warn_other_sizes(source: Source, geometry: Geometry) -> None:
 
 
 def _check_objects(
-    sources: Sequence[Source], table: DataTable, class_mapping: Mapping[str, str], split: str
+    sources: Sequence[Source],
+    table: DataTable,
+    class_mapping: Mapping[str, str],
+    split: str,
+    problem: Problem,
 ) -> None:
-    """Raise if no object is left; warn of classes that got none."""
+    """Report if no object is left; warn of classes that got none."""
     without = [name for name, kept in table.kept.items() if not kept]
     if not without:
         return
@@ -200,13 +207,14 @@ def _check_objects(
         )
         if count
     )
-    raise DataError(
+    error = DataError(
         f"the {split} data holds no objects of the mapped classes",
         where=", ".join(source.name for source in sources),
         found=", ".join(f"{name} ({count})" for name, count in found.most_common(20)) or "no objects at all",
         allowed=f"names in the mapping, whatever their case: {', '.join(class_mapping)}",
         hint="; ".join(near) or (f"mapped objects were dropped: {dropped}" if dropped else None),
     )
+    problem(error)
 
 
 def _warn_no_areas(table: DataTable, ignore_classes: Sequence[str], split: str) -> None:
@@ -216,13 +224,14 @@ def _warn_no_areas(table: DataTable, ignore_classes: Sequence[str], split: str) 
             _log.warning("%s data: no %r, which ignore_classes names", split, name)
 
 
-def _check_slots(index: Index, max_objects: int) -> None:
+def _check_slots(index: Index, max_objects: int, problem: Problem) -> None:
     counts = np.bincount(index.image_of_object()[~index.ignored], minlength=len(index))
-    if (worst := int(counts.max())) > max_objects:
-        raise DataError(
+    if (worst := int(counts.max(initial=0))) > max_objects:
+        error = DataError(
             "an image holds more objects than there is room for",
             where=index.path(int(counts.argmax())),
             found=f"{worst} objects; {int((counts > max_objects).sum())} images hold too many",
             allowed=f"up to {max_objects}",
             hint=f"raise max_objects_num_per_image to {worst}",
         )
+        problem(error)

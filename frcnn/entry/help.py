@@ -35,6 +35,11 @@ EXAMPLES = {
         "  python scripts/evaluate.py model_path=FILE spec=their_spec.txt",
         "  python scripts/evaluate.py model_path=FILE evaluation=coco",
     ),
+    "check": (
+        "  python scripts/check.py spec=their_spec.txt",
+        "  python scripts/check.py dataset=kitti run.data_root=DIR --json",
+        "  python scripts/check.py spec=their_spec.txt fix=anchors",
+    ),
     "preview_augmentation": (
         "  python scripts/preview_augmentation.py dataset=kitti augmentation=full",
         "  python scripts/preview_augmentation.py spec=their_spec.txt",
@@ -44,6 +49,7 @@ EXAMPLES = {
 SETTING = {
     "train": "training_config.num_epochs=2",
     "evaluate": "evaluation_config.batch_size=8",
+    "check": "training_config.batch_size_per_gpu=8",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }
 

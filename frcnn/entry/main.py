@@ -14,7 +14,7 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
-from frcnn.errors import DataError, RunError, SpecError
+from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
@@ -53,6 +53,40 @@ def _run(command: str, argv: Sequence[str]) -> None:
         if key:
             os.environ["FRCNN_ENC_KEY"] = key
     _compose(command, line, documents)
+
+
+def settings_of(command: str, argv: Sequence[str], problems: list[FrcnnError]) -> tuple[App, Path]:
+    """The settings that a training with these arguments would have, and the folder that they name.
+
+    Args:
+        command: name of the primary config.
+        argv: arguments.
+        problems: takes what is wrong with single settings.
+
+    Raises:
+        SpecError: the arguments or a spec cannot be read.
+    """
+    line = overrides.parse(argv)
+    if line.flags:
+        raise SpecError("is no flag of this command", where="command line", found=" ".join(line.flags))
+    overrides.check(line.overrides, conf_dir(), command)
+    documents = _documents("train", line)
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from frcnn import config
+
+    config.register()
+    try:
+        primary, items = _for_hydra(command, line, documents)
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            job = compose(primary, overrides=items)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise config.readable(error) from error
+    named = [value or "" for _, key, value in map(overrides.split, line.overrides) if key == "hydra.run.dir"]
+    locate = _locator(documents, line.overrides)
+    return config.resolve(job, locate=locate, problems=problems), Path(named[-1].strip("'") if named else ".")
 
 
 def _documents(command: str, line: overrides.CommandLine) -> list[Document]:

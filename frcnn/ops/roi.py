@@ -13,7 +13,7 @@ from frcnn.errors import SpecError
 MARGIN = 1e-4
 """Cells; positions on the edge of the largest maps are off by a tenth of it in float32."""
 
-CropForm = Literal["auto", "gather", "grid_sample", "roi_align"]
+CropForm = Literal["auto", "gather", "grid_sample", "matmul", "roi_align"]
 
 
 def crop_and_resize(
@@ -23,7 +23,7 @@ def crop_and_resize(
 
     `in_y(i) = y1 * s + i * (y2 - y1) * s / (size - 1)` with `s = (Hf - 1) / (H - 1)`; size 1 samples the
     centre. This is TensorFlow's op of that name (tao/model-and-training.md 1.4), with its zeros for points
-    outside of the input; "grid_sample" fades to them within a cell, "roi_align" has the edge for one cell.
+    outside of the input; "grid_sample" and "matmul" fade to them within a cell, "roi_align" has the edge for one.
 
     Args:
         features: (B, C, Hf, Wf).
@@ -32,20 +32,28 @@ def crop_and_resize(
         size: points per side.
         form: equal up to rounding. "gather" is the fastest on a CPU (7 ms forward and backward where
             grid_sample takes 50 and roi_align 110: 256 boxes, 256 channels, 7x7) and gives channels_last
-            patches; "grid_sample" is for exports; "roi_align" is torchvision's kernel. "auto": gather on
-            the CPU, else grid_sample.
+            patches; "grid_sample" is for exports; "roi_align" is torchvision's kernel. On a GPU the gradients
+            of these three are sums in any order; those of "matmul", which takes more arithmetic, are matrix
+            products. "auto": gather on the CPU, where it is deterministic; else grid_sample, or matmul while
+            `torch.use_deterministic_algorithms` is on.
 
     Returns:
         (B * R, C, size, size).
     """
     if form == "auto":
-        form = "gather" if features.device.type == "cpu" else "grid_sample"
+        form = _auto(features.device)
     try:
         sample = _FORMS[form]
     except KeyError:
         raise SpecError("unknown form of crop_and_resize", found=form, allowed=", ".join(_FORMS)) from None
     height, width = input_size
     return sample(features, _scaled(boxes.detach(), 1 / (width - 1), 1 / (height - 1)), size)
+
+
+def _auto(device: torch.device) -> CropForm:
+    if device.type == "cpu":
+        return "gather"
+    return "matmul" if torch.are_deterministic_algorithms_enabled() else "grid_sample"
 
 
 def _scaled(boxes: Tensor, x: float, y: float) -> Tensor:
@@ -101,6 +109,26 @@ def _grid_sample(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     return crops.view(batch, -1, regions, size, size).transpose(1, 2).flatten(0, 1)
 
 
+def _matmul(features: Tensor, boxes: Tensor, size: int) -> Tensor:
+    # A patch is down @ map @ across^T: each point's row and column weights, zero but for two cells each.
+    batch, channels, height, width = features.shape
+    x, y = _sample_points(boxes, size)
+    across, down = _hats(x * (width - 1), width), _hats(y * (height - 1), height)
+    rows = features.float().permute(0, 2, 1, 3).flatten(1, 2)  # (B, Hf * C, Wf)
+    with torch.autocast(features.device.type, enabled=False):  # bfloat16 shares would move the points
+        columns = rows @ across.flatten(1, 2).transpose(1, 2)  # (B, Hf * C, R * P)
+        columns = columns.view(batch, height, channels, -1, size).permute(0, 3, 1, 2, 4).flatten(3)
+        crops = down @ columns  # (B, R, P, C * P)
+    crops = crops.view(-1, size, channels, size).transpose(1, 2)
+    return crops.to(features.dtype)
+
+
+def _hats(position: Tensor, count: int) -> Tensor:
+    """The share of each of `count` cells at each position: (...) -> (..., count)."""
+    cells = torch.arange(count, device=position.device, dtype=position.dtype)
+    return (1 - (position.unsqueeze(-1) - cells).abs()).clamp(min=0)
+
+
 def _roi_align(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     # RoiAlign with one sample per bin takes bin centres: widen the box by half a step on each side
     # (tao/eval-prune-export.md 9.2a). A single bin keeps its box, the centre is what it samples anyway.
@@ -116,5 +144,6 @@ def _roi_align(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 _FORMS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "gather": _gather,
     "grid_sample": _grid_sample,
+    "matmul": _matmul,
     "roi_align": _roi_align,
 }

@@ -67,6 +67,10 @@ class Run(Message):
     )
     channels_last: bool = option("interleaved channels in memory, which convolutions prefer", default=True)
     compile: bool = option("compile trunk, RPN and head with torch.compile", default=False)
+    deterministic: bool = option(
+        "the same weights to the last bit from the same settings on the same device; costs time on a GPU",
+        default=False,
+    )
     auto_batch: bool = option(
         "find the largest batch that fits into memory; batch_size_per_gpu is set to it", default=False
     )
@@ -82,6 +86,10 @@ class Run(Message):
         default="val/mAP",
     )
     log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
+    check_steps: int = option(
+        "check: training steps to time; 0: neither time nor memory is measured", default=3, rule=at_least(0)
+    )
+    check_decode: bool = option("check: decode every image, not only its header", default=False)
     dry_run: bool = option("describe the network and stop", default=False)
     debug: bool = option("show stack traces", default=False)
 

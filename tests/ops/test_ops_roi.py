@@ -11,7 +11,7 @@ from frcnn.ops.roi import crop_and_resize
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 import slow_reference as slow
 
-FORMS = ("gather", "grid_sample", "roi_align")
+FORMS = ("gather", "grid_sample", "matmul", "roi_align")
 SIZE = (96, 128)
 
 
@@ -99,5 +99,5 @@ def test_corners_of_the_image_are_corners_of_the_map(case):
 
 
 def test_unknown_form_lists_the_known(case):
-    with pytest.raises(SpecError, match="gather, grid_sample, roi_align"):
+    with pytest.raises(SpecError, match="gather, grid_sample, matmul, roi_align"):
         crop_and_resize(*case, input_size=SIZE, size=2, form="pool")

@@ -10,7 +10,7 @@ from typing import Any
 
 from frcnn.data.index import ImageFolder, IndexBuilder, Source
 from frcnn.data.readers.fields import FLOAT32_MAX, IMAGE_SUFFIXES, MAX_SIDE, is_degenerate
-from frcnn.data.readers.files import check_images, read_bytes, read_text, with_suffixes
+from frcnn.data.readers.files import Problem, check_images, read_bytes, read_text, refuse, with_suffixes
 from frcnn.data.readers.headers import image_sizes
 from frcnn.errors import DataError
 from frcnn.spec.values import plain_name
@@ -23,7 +23,7 @@ _ID = "a whole number or a text"
 Entry = dict[str, Any]
 
 
-def read_coco(*, annotations: Path, image_root: Path) -> Source:
+def read_coco(*, annotations: Path, image_root: Path, problem: Problem = refuse) -> Source:
     """Index the images of a COCO detection file such as `instances_val2017.json`.
 
     The image of an entry is `<image_root>/<file_name>`; file names may have folders and any mixture of
@@ -35,6 +35,7 @@ def read_coco(*, annotations: Path, image_root: Path) -> Source:
     Args:
         annotations: the JSON file.
         image_root: the folder that file names are relative to.
+        problem: is told of single images and annotations that are missing or make no sense.
 
     Raises:
         DataError: the file is no COCO detection file, an entry makes no sense (the error names its id), or
@@ -53,18 +54,26 @@ def read_coco(*, annotations: Path, image_root: Path) -> Source:
     degenerate: Counter[str] = Counter()
     suffixes: list[str] = []
     unsized: list[int] = []
-    for number, (key, image) in enumerate(images.items()):
+    for key, image in images.items():
         where = f"{annotations}, image {_short(key)}"
-        frame, suffix = _frame(image, where)
-        suffixes.append(suffix)
-        size = _size(image, where)
+        try:
+            frame, suffix = _frame(image, where)
+            size = _size(image, where)
+        except DataError as error:
+            problem(error)
+            continue
         if not size:
-            unsized.append(number)
+            unsized.append(len(suffixes))
+        suffixes.append(suffix)
         names: list[str] = []
         boxes: list[float] = []
         crowds: list[bool] = []
         for entry in objects.pop(key, ()):
-            name, box, crowd = _object(entry, categories, annotations)
+            try:
+                name, box, crowd = _object(entry, categories, annotations)
+            except DataError as error:
+                problem(error)
+                continue
             if is_degenerate(box):
                 degenerate[name] += 1
                 continue
@@ -80,9 +89,9 @@ def read_coco(*, annotations: Path, image_root: Path) -> Source:
             ignored=crowds,
         )
     index = with_suffixes(builder.build(), suffixes, root=image_root)
-    check_images(index, what="images of the JSON")
+    check_images(index, what="images of the JSON", problem=problem)
     if unsized:
-        index.sizes[unsized] = image_sizes([index.path(number) for number in unsized])
+        index.sizes[unsized] = image_sizes([index.path(i) for i in unsized], problem=problem)
     return Source(str(annotations), index, degenerate)
 
 

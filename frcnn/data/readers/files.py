@@ -3,10 +3,10 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,15 @@ from frcnn.errors import DataError
 
 MAX_TEXT = 16 << 20  # bytes of a label file, an annotation or a list; the largest real ones hold some 100 KB
 _NO_FILE = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+
+
+Problem: TypeAlias = Callable[[DataError], None]
+"""What a reader tells of something wrong. It leaves that thing out if this returns."""
+
+
+def refuse(error: DataError) -> None:
+    """Stop at the first problem."""
+    raise error
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -124,7 +133,7 @@ def with_suffixes(index: Index, suffixes: Iterable[str], *, root: Path) -> Index
     return replace(index, folder_ids=np.array(ids, np.int16), folders=folders)
 
 
-def check_images(index: Index, *, what: str) -> None:
+def check_images(index: Index, *, what: str, problem: Problem = refuse) -> None:
     """See that every frame has its image file. Lists folders instead of asking for each file.
 
     Works on strings: with pathlib it would take a third of the time that reading the records takes.
@@ -132,6 +141,7 @@ def check_images(index: Index, *, what: str) -> None:
     Args:
         index: as built by a reader.
         what: what asks for the images, for the error: `records`.
+        problem: is told of frames without a file, in one error that names the first.
 
     Raises:
         DataError: frames without a file; the first is named.
@@ -148,9 +158,10 @@ def check_images(index: Index, *, what: str) -> None:
             missing.append(i)
     if missing:
         folders = [f"{folder} holds {len(names)} files" for folder, names in present.items()]
-        raise DataError(
+        error = DataError(
             f"{len(missing)} of {len(index)} {what} have no image file",
             where=index.path(missing[0]),
             found="; ".join(folders[:4]) + "; ..." * (len(folders) > 4),
             hint="check the image folder and the extension",
         )
+        problem(error)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from frcnn.data.readers.files import open_regular
+from frcnn.data.readers.files import Problem, open_regular, refuse
 from frcnn.errors import DataError
 
 # What Pillow raises on damaged files, found by fuzzing PNG and JPEG.
@@ -44,15 +44,35 @@ def image_size(path: Path) -> tuple[int, int]:
         raise unreadable(path, error) from error
 
 
-def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+def image_sizes(paths: Sequence[Path], *, problem: Problem = refuse) -> list[tuple[int, int]]:
     """(height, width) of many files; the headers are read a few at a time, as a file server likes it.
 
+    Args:
+        paths: the files.
+        problem: is told of each that is missing or no image; its size is (0, 0) then.
+
     Raises:
-        DataError: of the first file that is missing or no image.
+        DataError: of the first such file, unless `problem` takes it.
     """
     blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
     with ThreadPoolExecutor(_READERS) as pool:
-        return [size for sizes in pool.map(lambda block: [*map(image_size, block)], blocks) for size in sizes]
+        found = [
+            size for sizes in pool.map(lambda block: [*map(_size_or_error, block)], blocks) for size in sizes
+        ]
+    sizes = []
+    for size in found:
+        if isinstance(size, DataError):
+            problem(size)
+            size = (0, 0)
+        sizes.append(size)
+    return sizes
+
+
+def _size_or_error(path: Path) -> tuple[int, int] | DataError:
+    try:
+        return image_size(path)
+    except DataError as error:
+        return error
 
 
 def _png_size(head: bytes) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from frcnn.data.index import ImageFolder, IndexBuilder, Source
 from frcnn.data.readers.fields import is_degenerate, number
-from frcnn.data.readers.files import is_folder, names_in, read_text, stems_in
+from frcnn.data.readers.files import Problem, is_folder, names_in, read_text, refuse, stems_in
 from frcnn.data.readers.headers import image_sizes
 from frcnn.errors import DataError
 
@@ -83,18 +83,25 @@ def parse_label(line: str, *, where: str, allow_scores: bool = False) -> Label:
     )
 
 
-def read_labels(path: Path, *, allow_scores: bool = False) -> list[Label]:
+def read_labels(path: Path, *, allow_scores: bool = False, problem: Problem = refuse) -> list[Label]:
     """All objects of a label file. Blank lines and a byte order mark are fine; lines end with LF, CRLF or CR.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or a line is no label.
     """
-    text = read_text(path, what="label file")
-    return [
-        parse_label(line, where=f"{path}:{number}", allow_scores=allow_scores)
-        for number, line in enumerate(io.StringIO(text, newline=None), 1)
-        if not line.isspace()
-    ]
+    labels: list[Label] = []
+    try:
+        text = read_text(path, what="label file")
+    except DataError as error:
+        problem(error)
+        return labels
+    for count, line in enumerate(io.StringIO(text, newline=None), 1):
+        if not line.isspace():
+            try:
+                labels.append(parse_label(line, where=f"{path}:{count}", allow_scores=allow_scores))
+            except DataError as error:
+                problem(error)
+    return labels
 
 
 def read_kitti(
@@ -104,6 +111,7 @@ def read_kitti(
     image_extension: str = "png",
     allow_scores: bool = False,
     allow_missing: bool = False,
+    problem: Problem = refuse,
 ) -> Source:
     """Index the images that lie beside a label folder.
 
@@ -117,6 +125,7 @@ def read_kitti(
         image_extension: with or without its dot; case matters.
         allow_scores: accept a 16th column.
         allow_missing: take an image without a label file for one without objects, and say how many.
+        problem: is told of single images, labels and lines that are missing or wrong.
 
     Raises:
         DataError: no images, images without a label file, an unreadable label or image header.
@@ -127,14 +136,15 @@ def read_kitti(
         raise DataError("the label folder does not exist", where=labels)
     label_stems = set(stems_in(labels, ".txt"))
     if missing := [stem for stem in stems if stem not in label_stems]:
-        _report_missing(missing, len(stems), labels, allow=allow_missing)
+        _report_missing(missing, len(stems), labels, allow=allow_missing, problem=problem)
 
     prefix = "" if folder == image_root else f"{folder.name}/"
     builder = IndexBuilder(ImageFolder(str(image_root), extension))
     degenerate: Counter[str] = Counter()
-    sizes = image_sizes([folder / f"{stem}.{extension}" for stem in stems])
+    sizes = image_sizes([folder / f"{stem}.{extension}" for stem in stems], problem=problem)
     for stem, size in zip(stems, sizes, strict=True):
-        found = read_labels(labels / f"{stem}.txt", allow_scores=allow_scores) if stem in label_stems else []
+        path = labels / f"{stem}.txt"
+        found = read_labels(path, allow_scores=allow_scores, problem=problem) if stem in label_stems else []
         degenerate.update(label.name for label in found if label.degenerate)
         kept = [label for label in found if not label.degenerate]
         builder.add(
@@ -148,8 +158,10 @@ def read_kitti(
     return Source(str(labels), builder.build(), degenerate, unused_labels=unused)
 
 
-def _report_missing(missing: Sequence[str], images: int, labels: Path, *, allow: bool) -> None:
-    """Warn of images without a label file, or raise."""
+def _report_missing(
+    missing: Sequence[str], images: int, labels: Path, *, allow: bool, problem: Problem
+) -> None:
+    """Warn of images without a label file, or make them a problem."""
     names = ", ".join(f"{stem}.txt" for stem in missing[:5]) + ", ..." * (len(missing) > 5)
     if allow:
         _log.warning(
@@ -157,13 +169,14 @@ def _report_missing(missing: Sequence[str], images: int, labels: Path, *, allow:
             *(labels, len(missing), images, names),
         )
         return
-    raise DataError(
+    error = DataError(
         f"{len(missing)} of {images} images have no label file",
         where=labels,
         found=f"no {names}",
         allowed="a label file for every image; an empty one for an image without objects",
         hint="run.allow_missing_labels=true takes these for images without objects",
     )
+    problem(error)
 
 
 def _find_images(image_root: Path, labels: Path, extension: str) -> tuple[Path, list[str]]:

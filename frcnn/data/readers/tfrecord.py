@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
 from frcnn.data.index import ImageFolder, IndexBuilder, Source
-from frcnn.data.readers.files import check_images, open_regular
+from frcnn.data.readers.files import Problem, check_images, open_regular, refuse
 from frcnn.errors import DataError
 
 _CORNERS = [f"target/coordinates_{corner}" for corner in ("x1", "y1", "x2", "y2")]
@@ -132,7 +132,12 @@ def example_class() -> Any:
 
 
 def read_tfrecords(
-    *, files: Sequence[Path], image_root: Path, image_extension: str = "png", name: str | None = None
+    *,
+    files: Sequence[Path],
+    image_root: Path,
+    image_extension: str = "png",
+    name: str | None = None,
+    problem: Problem = refuse,
 ) -> Source:
     """Index the records of the TAO converter; the image of a frame is `<image_root>/<frame/id>.<extension>`.
 
@@ -141,6 +146,8 @@ def read_tfrecords(
         image_root: the folder that frame ids are relative to.
         image_extension: with or without its dot.
         name: what to call the source in reports; the first file by default.
+        problem: is told of single records that are damaged or hold nonsense, and of missing images; behind a
+            damaged record nothing of its file is read.
 
     Raises:
         DataError: a file is damaged, a record lacks a key or holds nonsense, images are missing, or
@@ -148,17 +155,20 @@ def read_tfrecords(
     """
     builder = IndexBuilder(ImageFolder(str(image_root), image_extension.removeprefix(".")))
     for path in files:
-        for offset, payload in read_records(path):
-            try:
-                _add_record(builder, payload)
-            except DataError as error:
-                error.where = _place(path, offset)
-                raise
+        try:
+            for offset, payload in read_records(path):
+                try:
+                    _add_record(builder, payload)
+                except DataError as error:
+                    error.where = _place(path, offset)
+                    problem(error)
+        except DataError as error:
+            problem(error)
     index = builder.build()
     name = name or (str(files[0]) if files else "no files")
     if not len(index):
         raise DataError("the record files hold no records", where=name, found=f"{len(files)} files")
-    check_images(index, what="records")
+    check_images(index, what="records", problem=problem)
     return Source(name, index)
 
 

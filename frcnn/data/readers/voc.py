@@ -10,7 +10,16 @@ from xml.parsers import expat
 
 from frcnn.data.index import ImageFolder, IndexBuilder, Source
 from frcnn.data.readers.fields import IMAGE_SUFFIXES, MAX_SIDE, is_degenerate, number
-from frcnn.data.readers.files import is_folder, names_in, read_bytes, read_text, stems_in, with_suffixes
+from frcnn.data.readers.files import (
+    Problem,
+    is_folder,
+    names_in,
+    read_bytes,
+    read_text,
+    refuse,
+    stems_in,
+    with_suffixes,
+)
 from frcnn.data.readers.headers import image_sizes
 from frcnn.errors import DataError
 
@@ -23,7 +32,9 @@ _CLASS_LIST = "lists such as car_train.txt are for classification: use train.txt
 Fields = Mapping[str, tuple[str, int]]  # path of an element to its text and line
 
 
-def read_voc(*, annotations: Path, image_root: Path, image_extension: str = "jpg") -> Source:
+def read_voc(
+    *, annotations: Path, image_root: Path, image_extension: str = "jpg", problem: Problem = refuse
+) -> Source:
     """Index the images of a VOC tree.
 
     Images lie in `image_root`, its `JPEGImages`, or the `JPEGImages` beside `Annotations`: the first of these
@@ -37,6 +48,7 @@ def read_voc(*, annotations: Path, image_root: Path, image_extension: str = "jpg
             `Annotations` two folders up.
         image_root: see above.
         image_extension: with or without its dot; case matters.
+        problem: is told of single files that are missing or make no sense.
 
     Raises:
         DataError: no annotations, an XML file that makes no sense, or images are missing.
@@ -54,7 +66,12 @@ def read_voc(*, annotations: Path, image_root: Path, image_extension: str = "jpg
     suffixes: list[str] = []
     for stem in stems:
         file = folder / f"{stem}.xml"
-        fields, *objects = _parse(file)
+        try:
+            fields, *objects = _parse(file)
+            size, found = _size(fields, file), [_object(item, file) for item in objects]
+        except DataError as error:
+            problem(error)
+            continue
         names = _image_names(stem, fields, image_extension)
         chosen = chosen or next(
             (place for place, there in places.items() if not there.isdisjoint(names)), None
@@ -64,11 +81,9 @@ def read_voc(*, annotations: Path, image_root: Path, image_extension: str = "jpg
             missing.append(file)
             continue
         frame, _, suffix = image.rpartition(".")
-        size = _size(fields, file)
         if not size:
             unsized.append(len(suffixes))
         suffixes.append(suffix)
-        found = [_object(item, file) for item in objects]
         degenerate.update(name for name, box, _ in found if is_degenerate(box))
         kept = [item for item in found if not is_degenerate(item[1])]
         builder.add(
@@ -78,18 +93,22 @@ def read_voc(*, annotations: Path, image_root: Path, image_extension: str = "jpg
             boxes=[coordinate for _, box, _ in kept for coordinate in box],
             difficult=[difficult for _, _, difficult in kept],
         )
-    if chosen is None or missing:
+    if missing:
+        problem_or_end = problem if chosen else refuse
         looked = [chosen] if chosen else places
         names = _image_names(missing[0].stem, _parse(missing[0])[0], image_extension)
-        raise DataError(
+        lacking = DataError(
             f"{len(missing)} of {len(stems)} annotations have no image",
             where=missing[0],
             found=f"no {' or '.join(names)} in {', '.join(str(root / inner) for root, inner in looked)}",
             hint="check image_directory_path and image_extension",
         )
+        problem_or_end(lacking)
+    if chosen is None:
+        raise DataError("no annotation could be read", where=folder)
     index = with_suffixes(builder.build(), suffixes, root=chosen[0])
     if unsized:
-        index.sizes[unsized] = image_sizes([index.path(i) for i in unsized])
+        index.sizes[unsized] = image_sizes([index.path(i) for i in unsized], problem=problem)
     return Source(str(annotations), index, degenerate)
 
 
