@@ -1,7 +1,7 @@
 """The only translator: TAO's settings in, constructed parts out."""
 
 from frcnn.build.data import Data, build_data, locate_data, read_sources
-from frcnn.build.images import augmentation, channels, geometry, is_bgr, means, transforms
+from frcnn.build.images import augmentation, channels, geometry, is_bgr, means, transforms, usual_size
 from frcnn.build.network import build_detector, detection_settings, imagenet_target
 from frcnn.build.training import optimizer, penalty, schedule
 
@@ -22,4 +22,5 @@ __all__ = [
     "read_sources",
     "schedule",
     "transforms",
+    "usual_size",
 ]
