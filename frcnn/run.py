@@ -37,7 +37,9 @@ from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
 from frcnn.processes import agreed, own_group
+from frcnn.pruning import Pruner, sensitivity
 from frcnn.record import RunRecord
+from frcnn.report.pruning import filters_figure, sensitivity_figure
 from frcnn.report.summary import split_rows, summary_rows
 from frcnn.report.tables import data_table, render, rows_table
 from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
@@ -54,7 +56,7 @@ from frcnn.trainer import (
     training_device,
 )
 from frcnn.unavailable import refuse_unavailable
-from frcnn.weights.checkpoint import Checkpoint
+from frcnn.weights.checkpoint import Checkpoint, save_detector
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +203,72 @@ def evaluate(app: App, folder: Path) -> float | None:
         return found["mAP"]  # type: ignore[no-any-return]
 
 
+def prune(app: App, folder: Path) -> None:
+    """Cut the weak channels out of a checkpoint's network; arguments and errors as in `train`."""
+    settings = app.prune
+    target = Path(settings.output_file or folder / "pruned.ckpt")
+    if target.suffix != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
+        allowed = "NAME.ckpt, and not the file that is read"
+        raise SpecError(
+            "is no place for the checkpoint", where="prune.output_file", found=target, allowed=allowed
+        )
+    with _run(app, folder, "prune") as status:
+        data = _prepare(app, train=False) if settings.sensitivity else None
+        if data is not None and data.validation is None:
+            raise SpecError("needs validation data", where="prune.sensitivity", hint="set validation_fold")
+        stored = Checkpoint(app.run.model_path)
+        detector = build.build_detector(app, plan=stored.channels)
+        stored.load_into(detector)
+        pruner = Pruner(app, detector)
+        threshold = settings.threshold
+        if settings.target_ratio:
+            threshold = pruner.threshold_for(settings.target_ratio, settings.target)
+            log.info("prune.threshold %s leaves that share of the %s", threshold, settings.target)
+        results.store_settings(app, folder)
+        status.write("STARTED", "Starting pruning.")
+        pruned = pruner.prune(threshold)
+        save_detector(pruned.detector, target, stored=results.stored_texts(app) | stored.traits)
+        shares = pruner.shares(pruned.size)
+        log.info(
+            "%s", render(rows_table(pruned.rows, title=f"{app.model_config.arch}, filters of each layer"))
+        )
+        log.info("parameters: %s of %s", f"{pruned.size.parameters:,}", f"{pruner.size.parameters:,}")
+        log.info(
+            "GFLOPs: %.4g of %.4g, %.4f of them", *(pruned.size.gflops, pruner.size.gflops, shares["flops"])
+        )
+        log.info("Pruning ratio (pruned model / original model): %.4f", shares["parameters"])
+        filters_figure(pruned.rows, shares=shares, threshold=threshold).savefig(
+            folder / "pruning.png", dpi=120
+        )
+        found: dict[str, Any] = {
+            "schema": 1,
+            "command": "prune",
+            "mAP": None,
+            "per_class": {},
+            "model": app.run.model_path,
+            "checkpoint": str(target),
+            "threshold": threshold,
+            "before": pruner.size._asdict(),
+            "after": pruned.size._asdict(),
+            "ratio": shares,
+            "layers": pruned.rows,
+            "versions": results.versions(),
+        }
+        if data is not None:
+            rows = list(sensitivity(pruner, partial(_score, app, folder, data)))
+            log.info("%s", render(rows_table(rows, title="before any retraining")))
+            sensitivity_figure(rows).savefig(folder / "sensitivity.png", dpi=120)
+            found["sensitivity"] = rows
+        results.write(folder, found)
+        # TAO: millions and MiB.
+        kpi = {
+            "pruning_ratio": shares["parameters"],
+            "param_count": pruned.size.parameters / 1e6,
+            "size": target.stat().st_size / 2**20,
+        }
+        status.write("SUCCESS", "Pruning finished successfully.", kpi=kpi)
+
+
 def preview_augmentation(app: App, folder: Path) -> None:
     """Draw what each augmentation does to training images; arguments and errors as in `train`."""
     with _run(app, folder, "preview_augmentation") as status:
@@ -345,6 +413,16 @@ def _validation(app: App) -> ValidationMap:
     )
 
 
+def _score(app: App, folder: Path, data: build.Data, detector: FasterRCNN) -> float | None:
+    """The mAP of a detector on the validation data."""
+    validation = _validation(app)
+    trainer = make_trainer(app, folder, [validation])
+    module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
+    with lightning_ends(trainer, folder):
+        trainer.validate(module, datamodule=data.module, verbose=False)
+    return validation.result.mAP if validation.result else None
+
+
 def _finite(value: Tensor | None) -> float | None:
     return float(value) if value is not None and torch.isfinite(value) else None
 
@@ -356,7 +434,7 @@ def _mean(validation: ValidationMap) -> float:
 
 def _summary(app: App, detector: FasterRCNN) -> list[dict[str, Any]]:
     """The network block by block, for an input of the usual size; logged too."""
-    (height, width), regions = _usual_size(app), app.evaluation_config.rpn_nms_max_boxes
+    (height, width), regions = build.usual_size(app), app.evaluation_config.rpn_nms_max_boxes
     rows = summary_rows(
         _twin(app, detector), size=(height, width), channels=build.channels(app), regions=regions
     )
@@ -372,7 +450,7 @@ def _split(app: App, detector: FasterRCNN, groups: Sequence[Sequence[torch.devic
         _twin(app, detector),
         fractions=app.training_config.model_parallelism,
         devices=groups[0],
-        size=_usual_size(app),
+        size=build.usual_size(app),
         channels=build.channels(app),
         regions=app.model_config.roi_mini_batch,
         images=images,
@@ -388,10 +466,3 @@ def _twin(app: App, detector: FasterRCNN) -> FasterRCNN:
     """The same network without values."""
     with torch.device("meta"):
         return build.build_detector(app, plan=channel_plan(detector))
-
-
-def _usual_size(app: App) -> tuple[int, int]:
-    image = app.model_config.input_image_config
-    shortest = image.size_min.min if image.size_min else 0
-    size = image.size_height_width
-    return (size.height, size.width) if size else (shortest, shortest)

@@ -1,7 +1,16 @@
 """The only translator: TAO's settings in, constructed parts out."""
 
 from frcnn.build.data import Data, build_data, data_set, locate_data, read_sources
-from frcnn.build.images import augmentation, channels, geometry, is_bgr, largest_size, means, transforms
+from frcnn.build.images import (
+    augmentation,
+    channels,
+    geometry,
+    is_bgr,
+    largest_size,
+    means,
+    transforms,
+    usual_size,
+)
 from frcnn.build.network import build_detector, detection_settings, imagenet_target
 from frcnn.build.training import optimizer, penalty, schedule
 
@@ -24,4 +33,5 @@ __all__ = [
     "read_sources",
     "schedule",
     "transforms",
+    "usual_size",
 ]

@@ -16,6 +16,14 @@ def channels(spec: Experiment) -> int:
     return 1 if spec.model_config.input_image_config.image_type == ImageType.GRAY_SCALE else 3
 
 
+def usual_size(spec: Experiment) -> tuple[int, int]:
+    """Height and width of the network input; the smallest square if images differ in size."""
+    image = spec.model_config.input_image_config
+    shortest = image.size_min.min if image.size_min else 0
+    size = image.size_height_width
+    return (size.height, size.width) if size else (shortest, shortest)
+
+
 def geometry(spec: Experiment) -> Geometry:
     """Where the pixels of an image file lie in the network input, in training and everywhere else."""
     pre, size = spec.augmentation_config.preprocessing, spec.model_config.input_image_config.size_height_width

@@ -40,6 +40,11 @@ EXAMPLES = {
         "  python scripts/check.py dataset=kitti run.data_root=DIR --json",
         "  python scripts/check.py spec=their_spec.txt fix=anchors",
     ),
+    "prune": (
+        "  python scripts/prune.py model_path=RUN/checkpoints/best.ckpt prune.threshold=0.5",
+        "  python scripts/prune.py model_path=FILE prune.target_ratio=0.2",
+        "  python scripts/prune.py model_path=FILE prune.sensitivity=true",
+    ),
     "preview_augmentation": (
         "  python scripts/preview_augmentation.py dataset=kitti augmentation=full",
         "  python scripts/preview_augmentation.py spec=their_spec.txt",
@@ -50,6 +55,7 @@ SETTING = {
     "train": "training_config.num_epochs=2",
     "evaluate": "evaluation_config.batch_size=8",
     "check": "training_config.batch_size_per_gpu=8",
+    "prune": "prune.granularity=16",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }
 

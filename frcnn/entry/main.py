@@ -28,7 +28,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate or preview_augmentation.
+        command: train, evaluate, prune or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -93,14 +93,14 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
     if command == "train":
         return _settings_of_training(line, specs)
-    if command != "evaluate":
+    if command not in ("evaluate", "prune"):
         return specs
     from frcnn.weights.checkpoint import Checkpoint
 
     paths = line.values.get("model_path") or [spec.spec.evaluation_config.model for spec in specs]
     if not any(paths):
         hint = "model_path=RUN/checkpoints/best.ckpt"
-        raise SpecError("needs a model to evaluate", where="command line", hint=hint)
+        raise SpecError(f"needs a model to {command}", where="command line", hint=hint)
     fixed = [item for item in line.overrides if item.lstrip("+~").startswith(("model_config", "model="))]
     if fixed:
         message = "the network's settings come with the checkpoint"

@@ -23,7 +23,7 @@ def crop_and_resize(
 
     `in_y(i) = y1 * s + i * (y2 - y1) * s / (size - 1)` with `s = (Hf - 1) / (H - 1)`; size 1 samples the
     centre. This is TensorFlow's op of that name (tao/model-and-training.md 1.4), with its zeros for points
-    outside of the input; "grid_sample" and "matmul" fade to them within a cell, "roi_align" has the edge for one.
+    outside of the input; "grid_sample" and "matmul" fade to them, "roi_align" has the edge for one cell.
 
     Args:
         features: (B, C, Hf, Wf).

@@ -57,7 +57,7 @@ def training_figure(metrics: Mapping[str, Series]) -> Figure:
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     for axes in (losses, rates):
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
@@ -88,7 +88,7 @@ def map_figure(metrics: Mapping[str, Series]) -> Figure:
     axes.set_title("Average precision on the validation set", loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -107,7 +107,7 @@ def precision_recall_figure(result: EvaluationResult) -> Figure:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), xlabel="recall", ylabel="precision")
     title = f"Precision and recall at IoU {result.iou_thresholds[0]:g}"
     axes.set_title(title, loc="left", fontweight="bold")
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -161,7 +161,8 @@ def spread(heights: Sequence[float], *, gap: float) -> list[float]:
     return placed
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """A quiet grid and no frame."""
     axes.grid(color="#e0e0e0", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

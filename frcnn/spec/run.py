@@ -38,7 +38,7 @@ class Run(Message):
     name: str = option("name of the run; empty means arch and data set", default="")
     source: str = option("data set or spec that the settings come from; part of the name", default="")
     data_root: str = option("folder that holds the data set of conf/dataset", default="")
-    model_path: str = option("checkpoint to evaluate; given as model_path=FILE", default="")
+    model_path: str = option("checkpoint to evaluate or to prune; given as model_path=FILE", default="")
     generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
     natural: Natural = option("what suits the data set", factory=Natural)
     mounts: dict[str, str] = option("prefixes of a spec's paths and where they are here", factory=dict)
@@ -124,12 +124,47 @@ class Logger(Message):
 
 
 @dataclass
+class Prune(Message):
+    """How channels are pruned; TAO's options of its command `prune`."""
+
+    threshold: float = option("filters whose strength does not exceed it go", default=0.1, rule=at_least(0))
+    normalizer: str = option(
+        "what the norms of a layer's filters are divided by: the largest, or their L2 norm over their number",
+        default="max",
+        rule=one_of("max", "L2"),
+    )
+    equalization_criterion: str = option(
+        "strength of a channel that several layers have to keep together",
+        default="union",
+        rule=one_of("union", "intersection", "arithmetic_mean", "geometric_mean"),
+    )
+    granularity: int = option(
+        "filters that stay are rounded up to a multiple of it", default=8, rule=at_least(1)
+    )
+    min_num_filters: int = option(
+        "fewest filters that stay in a layer, where it has as many", default=16, rule=at_least(1)
+    )
+    excluded_layers: list[str] = option("layers that keep all of their filters", factory=list)
+    target_ratio: float = option(
+        "share of the network to leave, such as 0.2; the threshold is searched. 0: the threshold counts",
+        default=0.0,
+        rule=Rule("0, or a share below 1", lambda share: 0 <= share < 1),
+    )
+    target: str = option(
+        "what target_ratio is a share of", default="parameters", rule=one_of("parameters", "flops")
+    )
+    sensitivity: bool = option("measure mAP over thresholds, without retraining", default=False)
+    output_file: str = option("pruned checkpoint; empty: pruned.ckpt in the run folder", default="")
+
+
+@dataclass
 class App(Experiment):
     """The whole tree of settings: a TAO experiment and what stands beside it."""
 
     run: Run = option("how the run behaves", factory=Run)
     trainer: Trainer = option("devices and precision", factory=Trainer)
     logger: Logger = option("where metrics go", factory=Logger)
+    prune: Prune = option("how channels are pruned", factory=Prune)
 
     def origins(self) -> dict[str, str]:
         """Where values come from, by path, for people to read; filled in by the entry point."""

@@ -1,0 +1,1 @@
+"""Structured pruning: which channels hang together, which of them stay, and the smaller network."""
