@@ -56,6 +56,8 @@ class LitFasterRCNN(pl.LightningModule):
         self.l1, self.l2, self.seed, self.stored = l1, l2, seed, dict(stored or {})
         self._groups: list[dict[str, Any]] = []  # what the settings say of the optimizer's groups
         self._rate_of: Callable[[int], float] = float
+        self._steps = self._ahead = 0  # of the schedule; how far it is ahead of the optimizer's steps
+        self._epochs = 0  # behind a resumed run
         self._unchecked: list[tuple[int, Sequence[str], Tensor]] = []  # step, images, whether it was finite
         self._sums: dict[str, Tensor] = {}  # of this epoch's losses, each times its number of images
         self._images = 0
@@ -99,7 +101,8 @@ class LitFasterRCNN(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         optimizer = self.make_optimizer(self.detector)
         self._groups = group_settings(optimizer)
-        self._rate_of = lambda step: devices * rate(step, steps)
+        self._steps = steps
+        self._rate_of = lambda step: devices * rate(step + self._ahead, steps)
         scheduler = LambdaLR(optimizer, self._rate_of)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -107,6 +110,11 @@ class LitFasterRCNN(pl.LightningModule):
         """A resumed run goes by its own settings, where the optimizer brings those of its checkpoint."""
         for optimizer in self.trainer.optimizers if self.place is not None else ():
             follow(optimizer)  # Lightning puts restored slots on the first device
+        if self._epochs or self._batches:
+            # In steps as they are now: with another batch size an epoch has more, or less, than before.
+            done = self._epochs * (self._steps // (self.trainer.max_epochs or 1))
+            done += self._batches // self.trainer.accumulate_grad_batches
+            self._ahead = done - self.trainer.global_step
         for group, settings in zip(self.trainer.optimizers[0].param_groups, self._groups, strict=True):
             group.update(settings)
             # The schedule, too, may have changed; the rate of the next step was computed with the old one.
@@ -131,7 +139,8 @@ class LitFasterRCNN(pl.LightningModule):
             self._sums, self._images = {}, 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the texts that say what this model is, and how far it is."""
+        """Add the texts that say what this model is, and how far it is; no number that is none gets in."""
+        self._check_finite()
         sums, images = self._totals()
         share = self.trainer.world_size  # each process goes on with its share of the sum over all
         loop = self.trainer.fit_loop
@@ -149,9 +158,12 @@ class LitFasterRCNN(pl.LightningModule):
         progress = checkpoint["frcnn"].get("progress", {})
         self._sums, self._images = dict(progress.get("sums", {})), progress.get("images", 0)
         self._batches = progress.get("batches", 0)
+        self._epochs = progress.get("epochs", checkpoint["epoch"] + 1)
 
     def _check_finite(self) -> None:
         steps, self._unchecked = self._unchecked, []
+        if not steps:
+            return
         flags = torch.stack([flag for *_, flag in steps])
         fine = flags.all().float()
         if self.trainer.world_size > 1:  # all stop, or none

@@ -26,7 +26,7 @@ class _FromOne:
     """A logger that counts epochs from 1, as everything else here does; Lightning counts from 0."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        counted = {**metrics, "epoch": metrics["epoch"] + 1} if "epoch" in metrics else metrics
+        counted = {**metrics, "epoch": int(metrics["epoch"]) + 1} if "epoch" in metrics else metrics
         super().log_metrics(counted, step)  # type: ignore[misc]
 
 
@@ -96,20 +96,21 @@ def _csv(folder: Path, *, before_step: int) -> CSVLogger:
     path, rows = folder / "metrics.csv", []
     if path.exists() and before_step:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                {
-                    name: int(value) if value.isdigit() else float(value)
-                    for name, value in row.items()
-                    if value
-                }
-                for row in csv.DictReader(file)
-            ]
-        rows = [row for row in rows if row["step"] < before_step]
+            rows = [_numbers(row) for row in csv.DictReader(file)]
+        # A row that a power cut left unfinished has no step.
+        rows = [row for row in rows if row.get("step", before_step) < before_step]
     logger = _Csv(folder, name="", version="")
     if rows:
         logger.experiment.metrics = rows
         logger.save()
     return logger
+
+
+def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
+    try:
+        return {name: int(value) if value.isdigit() else float(value) for name, value in row.items() if value}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _wandb(config: WandBConfig, app: App, folder: Path, *, resumed: bool) -> WandbLogger:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 def stored_texts(app: App) -> dict[str, str]:
     """The settings as they are stored: without the key, and without what concerns this start only."""
     run = replace(app.run, resume="", overwrite=False, model_path="")
+    app = replace(app, training_config=replace(app.training_config, resume_from_model=""))
     config = yaml.dumps(replace(app, enc_key="", run=run), full=True)
     return {"spec": prototxt.dumps(app.experiment()), "config": config}
 

@@ -1,9 +1,10 @@
 """Going on with a run: from which checkpoint, whether that can be, and what is different now."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from frcnn.errors import SpecError
+from frcnn.folder import run_of
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message, walk
 from frcnn.spec.run import App
@@ -12,6 +13,13 @@ from frcnn.weights.hdf5 import refuse_other_formats
 from frcnn.weights.keras_hdf5 import SUFFIXES
 
 OF_THE_START = ("resume_from_model", "retrain_pruned_model", "pretrained_weights")
+BESIDE = {
+    "run": ("difficult", "ignore_classes", "tao_quirks", "relu6", "ema_decay", "channels_last"),
+    "trainer": (
+        *("devices", "num_nodes", "strategy", "precision", "gradient_clip_val"),
+        *("accumulate_grad_batches", "limit_train_batches", "limit_val_batches"),
+    ),
+}
 OF_THE_SCHEDULE = ("training_config.num_epochs", "training_config.learning_rate")
 
 
@@ -48,13 +56,17 @@ def check_resume(app: App, path: Path) -> list[str]:
             f"training_config.retrain_pruned_model={path} with its network, too",
         )
     done, epochs = stored.epochs, app.training_config.num_epochs
-    if done >= epochs:
+    run = run_of(path)
+    if done >= epochs and not (run and not (run / "results.json").exists()):
         hint = f"training_config.num_epochs={done + epochs} trains on"
         raise SpecError("the run is complete", where=path, found=f"{done} of {epochs} epochs", hint=hint)
     stored.refuse_other_network(app)
     place = f", step {stored.batches} of the next one" if stored.batches else ""
     notices = [f"going on after epoch {done} of {epochs}{place}"]
-    changes = list(_changes(stored.settings, app.experiment()))
+    changes = [
+        *_changes(_values(stored.settings), _values(app.experiment())),
+        *(change for name in BESIDE for change in _changes(*_beside(stored, app, name))),
+    ]
     notices += [f"changed: {change}" for change in changes]
     if any(change.startswith(OF_THE_SCHEDULE) for change in changes):
         notices.append(f"the learning rate follows the schedule as it is now, over {epochs} epochs")
@@ -81,8 +93,15 @@ def check_step_size(stored: Checkpoint, *, images: int) -> None:
         )
 
 
-def _changes(before: Experiment, now: Experiment) -> Iterator[str]:
-    old, new = _values(before), _values(now)
+def _beside(stored: Checkpoint, app: App, section: str) -> tuple[dict[str, object], dict[str, object]]:
+    """What stands beside TAO's settings, then and now, as far as it says what a training does."""
+    names = BESIDE[section]
+    before, now = stored.beside.get(section, {}), vars(getattr(app, section))
+    told = [name for name in names if name in before]
+    return {f"{section}.{n}": before[n] for n in told}, {f"{section}.{n}": now[n] for n in told}
+
+
+def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
     for path in dict.fromkeys([*old, *new]):
         if old.get(path) != new.get(path) and not path.endswith(OF_THE_START):
             yield f"{path} {_shown(old.get(path))} -> {_shown(new.get(path))}"

@@ -53,6 +53,7 @@ from frcnn.trainer import (
     mixed_precision,
     quiet,
     reproducible,
+    stopped_by_sigterm,
     training_device,
 )
 from frcnn.unavailable import refuse_unavailable
@@ -284,6 +285,9 @@ def preview_augmentation(app: App, folder: Path) -> None:
 class _ValidateLast(pl.Callback):
     """The last epoch is validated whatever the period, so that results.json speaks of last.ckpt."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # a run may go on within its last epoch
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
@@ -316,6 +320,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         for notice in notices:
             log.info("%s", notice)
         stack.enter_context(own_group(folder))
+        stack.enter_context(stopped_by_sigterm(folder))
         try:
             yield status
         except KeyboardInterrupt:

@@ -1,7 +1,9 @@
 """Lightning as a run uses it: the trainer, how it ends, and what it need not say."""
 
 import os
+import signal
 import subprocess
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -156,7 +158,9 @@ def _share_or_number(text: str) -> int | float:
 @contextmanager
 def lightning_ends(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
     """A stretch of a run that Lightning leads, in all processes, with its ways to end in ours."""
-    with ending_together(folder, _children(trainer)), _ends(folder):
+    children = _children(trainer)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from here on Lightning's, which waits for a step to end
+    with ending_together(folder, children), _ends(folder):
         yield
 
 
@@ -225,6 +229,23 @@ def reproducible(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
         if before is None:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def stopped_by_sigterm(folder: Path) -> Iterator[None]:
+    """While a run prepares, SIGTERM ends it at once; there is nothing to save yet."""
+
+    def stop(*_: object) -> None:
+        raise StoppedError("stopped by SIGTERM before the first step", where=folder)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -134,6 +134,41 @@ def test_a_run_that_is_told_to_end_within_an_epoch(folder, unbroken, tmp_path):
     assert_same(out, unbroken)
 
 
+def test_gradients_under_way_and_validations_are_finished_first(folder, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    more = ["trainer.accumulate_grad_batches=2", "run.ema_decay=0.9"]
+    assert main("train", options(folder, whole, *more)) == 0
+    # Step 3 of 6 has two batches; the second signal comes in the last validation, and ends nothing.
+    ended = run_until(3, signal.SIGTERM, options(folder, parts, *more))
+    assert ended.returncode == 143, ended.stderr
+    assert stored(parts)["global_step"] == 4
+    validating = SIGNALLED.replace("training_step", "validation_step").replace("global_step", "current_epoch")
+    command = [sys.executable, "-c", validating, "15", "2", "run.resume=last", f"hydra.run.dir={parts}"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300, check=False)
+    assert done.returncode == 0
+    same(stored(parts)["current_model_state"], stored(whole)["current_model_state"], "weights")
+    same(stored(parts)["state_dict"], stored(whole)["state_dict"], "average")
+
+
+def test_a_job_that_is_started_again_begins_or_goes_on(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    again = ["run.resume=auto", "training_config.num_epochs=2", "training_config.batch_size_per_gpu=1"]
+    assert main("train", options(folder, out, "run.resume=auto", "training_config.num_epochs=1")) == 0
+    # With other batches the schedule still ends with the last epoch.
+    assert main("train", options(folder, out, *again)) == 0
+    rates = [float(row["lr"]) for row in rows(out) if "lr" in row]
+    assert len(rates) == 4 + 8
+    assert rates[-1] < 0.5 * max(rates[4:])
+    # A power cut in a line of the log; a run whose results are missing is finished.
+    with (out / "metrics.csv").open("a") as file:
+        file.write("3,0.0009")
+    (out / "results.json").unlink()
+    assert main("train", ["run.resume=last", f"hydra.run.dir={out}"]) == 0
+    assert json.loads((out / "results.json").read_text())["epoch"] == 2
+    assert main("train", ["run.resume=last", f"hydra.run.dir={out}"]) == 2
+    assert "the run is complete" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_extended_with_other_settings(folder, unbroken, tmp_path, capsys, caplog):
     # As TAO's users do it: the checkpoint is named, the run is the one that it lies in.
     out = tmp_path / "run"

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from frcnn.checkpoint_io import link_checkpoint
+from frcnn.checkpoint_io import AtomicCheckpointIO, link_checkpoint
 from frcnn.folder import is_first_process
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class CheckpointInterval(Checkpoint):
         self.keep, self.every_n_steps = keep, every_n_steps
         self.best: Best | None = None
         self._saved_step = 0
+        self._told = False  # to end, at the next place where that can be
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn of an interval that is never reached. TAO: then it saved nothing."""
@@ -74,9 +75,25 @@ class CheckpointInterval(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within an epoch; at its end there is a checkpoint anyway."""
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            self._hold(trainer)
+        else:
+            self._release(trainer)
         due = self.every_n_steps and trainer.global_step - self._saved_step >= self.every_n_steps
         if due and not trainer.is_last_batch:
             self._save_last(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Half a validation is nothing that a run could go on with, so it is finished."""
+        self._hold(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -84,12 +101,6 @@ class CheckpointInterval(Checkpoint):
         """Save what a run has that is told to end; Lightning tells it between two steps."""
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.validating:
-            # Half a validation cannot be gone on with: its epoch counts as trained.
-            log.warning(
-                "stopped during the validation after epoch %d: it is left out", trainer.current_epoch + 1
-            )
-            trainer.fit_loop.epoch_progress.increment_processed()
         if trainer.global_step > self._saved_step:
             self._save_last(trainer)
 
@@ -109,6 +120,8 @@ class CheckpointInterval(Checkpoint):
                 link_checkpoint(saved, last)
                 self._thin_out(epoch)
         self._saved_step = trainer.global_step
+        if epoch < (trainer.max_epochs or 0):  # the last epoch ends the run anyway
+            self._release(trainer)
 
     def judge_last(self, mean: float, *, epoch: int) -> None:
         """Make last.ckpt the best if a validation after the end says so."""
@@ -123,8 +136,20 @@ class CheckpointInterval(Checkpoint):
 
     def _thin_out(self, epoch: int) -> None:
         """Remove the oldest numbered files; best.ckpt and last.ckpt keep their bytes."""
-        for old in range(epoch - self.interval * self.keep, 0, -self.interval) if self.keep else ():
-            (self.folder / f"{self.stem}.epoch_{old}.ckpt").unlink(missing_ok=True)
+        found = self.folder.glob("*.epoch_*.ckpt")
+        files = {int(file.suffixes[-2].rpartition("_")[2]): file for file in found}
+        numbers = sorted(number for number in files if number <= epoch)
+        for old in numbers[: -self.keep] if self.keep else ():
+            files[old].unlink()
+
+    def _hold(self, trainer: pl.Trainer) -> None:
+        """Put SIGTERM off, at which Lightning would stop where a run cannot go on exactly."""
+        if trainer.received_sigterm:
+            self._told, trainer._signal_connector.received_sigterm = True, False
+
+    def _release(self, trainer: pl.Trainer) -> None:
+        if self._told:
+            self._told, trainer._signal_connector.received_sigterm = False, True
 
     def _improves(self, mean: float, epoch: int) -> bool:
         improves = mean > (self.best["mAP"] if self.best else -1.0)
@@ -137,6 +162,13 @@ class CheckpointInterval(Checkpoint):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from an earlier best, unless its file is elsewhere: then the next validation is the best."""
+        """Go on from an earlier best, unless its file is not there: then the next validation is the best."""
         best = state_dict["best"]
-        self.best = best if best and (self.folder / best["checkpoint"]).exists() else None
+        there = best and self._epoch_of(self.folder / best["checkpoint"]) == best["epoch"]
+        self.best = best if there else None
+
+    def _epoch_of(self, file: Path) -> int | None:
+        """How many epochs a checkpoint has behind it; None without one."""
+        if not file.exists():
+            return None
+        return int(AtomicCheckpointIO().load_checkpoint(file)["epoch"]) + 1

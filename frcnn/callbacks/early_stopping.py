@@ -1,6 +1,7 @@
 """The end of a training that no longer learns."""
 
 import logging
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
@@ -27,6 +28,10 @@ class LossEarlyStopping(EarlyStopping):
             check_on_train_epoch_end=True,
             check_finite=False,  # a loss that is no number is an error, not an early end
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting; the patience is that of the settings."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why the training is over, if this is why."""

@@ -21,6 +21,10 @@ class Throughput(Callback):
         self._since = self._epoch_since = 0.0
         self._images = self._epoch_images = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a run that goes on within an epoch does not begin one."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._since = self._epoch_since = time.monotonic()

@@ -122,6 +122,8 @@ class ValidationMap(Callback):
         if len(result.iou_thresholds) > 1:
             means = zip(result.iou_thresholds, result.mAP_per_iou, strict=True)
             figures |= {f"val/mAP@{threshold:.2f}": mean for threshold, mean in means}
+        if trainer.state.fn == TrainerFn.VALIDATING and trainer.current_epoch:
+            figures["epoch"] = trainer.current_epoch - 1  # after the training: still its last epoch's
         for name, value in figures.items():
             if value is not None:  # the processes agree; sync_dist only says so to Lightning
                 pl_module.log(name, value, sync_dist=trainer.world_size > 1)

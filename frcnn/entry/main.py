@@ -16,9 +16,9 @@ from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
-from frcnn.folder import run_of
+from frcnn.folder import holds_run, run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
-from frcnn.spec.run import App, Run
+from frcnn.spec.run import App
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -114,6 +114,9 @@ def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) ->
     """A run that goes on does so in its own folder and, unless told otherwise, with its own settings."""
     values = {key: value for _, key, value in map(overrides.split, line.overrides)}
     folder = values.get("hydra.run.dir")
+    if values.get("run.resume") == "auto":
+        _last_or_nothing(line, folder)
+        values = {key: value for _, key, value in map(overrides.split, line.overrides)}
     if values.get("run.resume") == "last":
         if specs:
             return specs
@@ -128,6 +131,17 @@ def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) ->
     if not folder:
         line.overrides.append(f"hydra.run.dir={overrides.quoted(run)}")
     return specs or ([] if line.groups else [read_spec(run / "config.yaml")])
+
+
+def _last_or_nothing(line: overrides.CommandLine, folder: str | None) -> None:
+    """What a scheduler starts again goes on if it had come to a checkpoint, and begins if not."""
+    line.overrides[:] = [item for item in line.overrides if overrides.split(item)[1] != "run.resume"]
+    if not folder:
+        raise SpecError("which run?", where="run.resume", hint="hydra.run.dir=FOLDER of the run")
+    if (Path(folder) / "checkpoints" / "last.ckpt").exists():
+        line.overrides.append("run.resume=last")
+    elif holds_run(Path(folder)):
+        line.overrides.append("run.overwrite=true")
 
 
 def _run_to_resume(named: str | None, specs: list[Document]) -> Path | None:
@@ -206,11 +220,11 @@ def _task(
             if several:
                 sweep.go_on_if_requeued(app.run, folder)
                 if os.getpid() != main_process or _starts_processes(app):
-                    arguments = _again(script, sweep.store_settings(app, folder), folder, app.run)
+                    arguments = _again(script, sweep.store_settings(app, folder), folder, app)
                     return sweep.in_own_process(arguments, folder)
             from frcnn import run
 
-            with _own_command_line(_again(script, folder / "config.yaml", folder, app.run)):
+            with _own_command_line(_again(script, folder / "config.yaml", folder, app)):
                 score: float | None = getattr(run, command)(app, folder)
             return score
 
@@ -265,12 +279,14 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
     return derive(command, trees, sections), items
 
 
-def _again(script: str, settings: Path, folder: Path, run: Run) -> list[str]:
+def _again(script: str, settings: Path, folder: Path, app: App) -> list[str]:
     """The command line that starts this run, and not the sweep that it is part of."""
+    run, resumed = app.run, app.training_config.resume_from_model
     arguments = [script, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
     arguments += [f"run.resume={run.resume}"] if run.resume else []
     arguments += [f"model_path={run.model_path}"] if run.model_path else []
     arguments += ["run.overwrite=true"] if run.overwrite else []
+    arguments += [f"training_config.resume_from_model={overrides.quoted(Path(resumed))}"] if resumed else []
     return arguments
 
 

@@ -95,7 +95,10 @@ class _Frame(NamedTuple):
 
 def _drawable(line: Line, *, log: bool) -> Line:
     good = np.isfinite(line.x) & np.isfinite(line.y) & ((line.y > LEAST) | (not log))
-    return line._replace(x=line.x[good], y=line.y[good])
+    finite = line.y[np.isfinite(line.y)]
+    # The last value is said as it is, drawn or not.
+    label = line.label or (f"{finite[-1]:.4g}" if len(finite) else "")
+    return line._replace(x=line.x[good], y=line.y[good], label=label)
 
 
 def _rounded(value: float) -> float:
@@ -198,6 +201,6 @@ def _legend(lines: Sequence[Line]) -> Html:
             height=12,
             aria_hidden="true",
         )
-        value = element("b", line.label or f"{line.y[-1]:.4g}")
+        value = element("b", line.label)
         entries.append(element("li", stroke, " ", line.name, " ", value))
     return element("ul", *entries, class_="legend")

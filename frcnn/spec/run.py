@@ -54,7 +54,11 @@ class Run(Message):
     allow_label_scores: bool = option("KITTI: labels may have a score in column 16", default=False)
     tao_quirks: bool = option("the original's conventions where its manual says otherwise", default=False)
     num_workers: int = option("loader processes; -1: by the number of cores", default=-1, rule=at_least(-1))
-    resume: str = option("last: go on from the last checkpoint", default="", rule=one_of("", "last"))
+    resume: str = option(
+        "last: go on from the last checkpoint; auto: if there is one, else begin",
+        default="",
+        rule=one_of("", "last", "auto"),
+    )
     save_every_n_steps: int = option(
         "optimizer steps between two updates of last.ckpt within an epoch; 0: none",
         default=0,

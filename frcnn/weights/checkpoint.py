@@ -65,6 +65,11 @@ class Checkpoint:
         return self._stored.spec
 
     @property
+    def beside(self) -> dict[str, Any]:
+        """What stood beside the spec: sections `run`, `trainer` and `logger`."""
+        return self._stored.extra
+
+    @property
     def epochs(self) -> int:
         """How many whole epochs it has behind it."""
         return int(self._progress.get("epochs", self.content["epoch"] + 1))
