@@ -65,9 +65,10 @@ def look_at(app: App, findings: Findings, content: dict[str, Any], *, validation
     counts = np.bincount(index.image_of_object()[~index.ignored], minlength=len(index))
     limit = app.model_config.input_image_config.max_objects_num_per_image
     odd, usual = _odd_boxes(sources), _sizes(index)
+    kinds = "all" if len(usual) == 1 else f"{len(usual):,} sizes, most"
     content["summary"] = (
-        f"{len(index):,} images, {empty:,} without objects, {len(usual)} sizes such as {usual[0]['width']}x"
-        f"{usual[0]['height']}; {total.kept:,} objects, up to {counts.max()} an image (room for {limit})"
+        f"{len(index):,} images ({kinds} {usual[0]['width']}x{usual[0]['height']}; {empty:,} without objects), "
+        f"{total.kept:,} objects, {counts.max()} at most in one (room for {limit})"
     )
     content["facts"] |= {
         "images": len(index),

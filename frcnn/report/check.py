@@ -58,6 +58,10 @@ def _parts(result: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _problem(problem: Mapping[str, Any]) -> Text:
     times = f" ({problem['count']} times)" if problem["count"] > 1 else ""
     text = Text.assemble((f"{problem['level']}: ", STYLES[problem["level"]]), problem["message"], times)
+    first = problem["examples"][0]
+    if problem["count"] == 1 and first["found"] and not (first["where"] or first["allowed"]):
+        text.append(f": {first['found']}")
+        return text.append(f"\n  try: {problem['hint']}" if problem["hint"] else "")
     for example in problem["examples"]:
         parts = [example["where"], example["found"] and f"found {example['found']}"]
         parts.append(example["allowed"] and f"allowed {example['allowed']}")
