@@ -66,8 +66,9 @@ def look_at(app: App, findings: Findings, content: dict[str, Any], *, validation
     limit = app.model_config.input_image_config.max_objects_num_per_image
     odd, usual = _odd_boxes(sources), _sizes(index)
     kinds = "all" if len(usual) == 1 else f"{len(usual):,} sizes, most"
+    kinds += f" {usual[0]['width']}x{usual[0]['height']}"
     content["summary"] = (
-        f"{len(index):,} images ({kinds} {usual[0]['width']}x{usual[0]['height']}; {empty:,} without objects), "
+        f"{len(index):,} images ({kinds}; {empty:,} without objects), "
         f"{total.kept:,} objects, {counts.max()} at most in one (room for {limit})"
     )
     content["facts"] |= {
@@ -84,7 +85,7 @@ def look_at(app: App, findings: Findings, content: dict[str, Any], *, validation
         (total.degenerate, "boxes have no area and are dropped"),
         (total.outside, "boxes lie outside of the network input and are dropped"),
         (total.too_small, "boxes are smaller than min_bbox_width or min_bbox_height and are dropped"),
-        (odd[0], "boxes reach beyond their image and are clipped: are these its labels?"),
+        (odd[0], "boxes reach beyond their image and are clipped"),
         (odd[1], "boxes are there twice, with the same class, and count twice"),
     ):
         if count:

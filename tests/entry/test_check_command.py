@@ -88,7 +88,7 @@ def test_everything_wrong_is_said_at_once(tmp_path, capsys):
     )
     assert {
         "boxes have no area and are dropped",
-        "boxes reach beyond their image and are clipped: are these its labels?",
+        "boxes reach beyond their image and are clipped",
         "boxes are there twice, with the same class, and count twice",
         "validation images are training images, too: their figures say little",
         "'pedestrain' is not mapped, and close to 'pedestrian', which is",
