@@ -88,7 +88,8 @@ def propose(
             seen.add(str(now))
             fit = best_iou(boxes, sizes, scales=now[0], ratios=now[1])
             score = float((fit >= positive_iou).mean()), float(fit.mean())
-            if score > best:
+            distinct = all(len({*values}) == len(values) for values in now)
+            if score > best and distinct:
                 best, found = score, now
             nearest = _nearest(sides, np.exp(log_scales), np.exp(log_ratios))
             log_scales = _means(size, nearest // len(ratios), log_scales)

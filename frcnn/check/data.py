@@ -62,10 +62,15 @@ def look_at(app: App, findings: Findings, content: dict[str, Any], *, validation
     index = dataset.index
     total = sum((source.total for source in table.sources[1:]), table.sources[0].total)
     empty = sum(source.images_without_objects for source in table.sources)
-    content["summary"] = f"{len(index):,} images, {total.kept:,} objects"
     counts = np.bincount(index.image_of_object()[~index.ignored], minlength=len(index))
     limit = app.model_config.input_image_config.max_objects_num_per_image
-    odd = _odd_boxes(sources)
+    odd, usual = _odd_boxes(sources), _sizes(index)
+    kinds = "all" if len(usual) == 1 else f"{len(usual):,} sizes, most"
+    kinds += f" {usual[0]['width']}x{usual[0]['height']}"
+    content["summary"] = (
+        f"{len(index):,} images ({kinds}; {empty:,} without objects), "
+        f"{total.kept:,} objects, {counts.max()} at most in one (room for {limit})"
+    )
     content["facts"] |= {
         "images": len(index),
         "objects": total.kept,
@@ -74,17 +79,17 @@ def look_at(app: App, findings: Findings, content: dict[str, Any], *, validation
         "dropped": {"no_area": total.degenerate, "outside": total.outside, "too_small": total.too_small},
         "boxes_beyond_their_image": odd[0],
         "duplicate_boxes": odd[1],
-        "image_sizes": _sizes(index),
+        "image_sizes": usual,
     }
-    for count, what, hint in (
-        (total.degenerate, "boxes have no area", "they are dropped"),
-        (total.outside, "boxes lie outside of the network input", "they are dropped"),
-        (total.too_small, "boxes are smaller than min_bbox_width and min_bbox_height", "they are dropped"),
-        (odd[0], "boxes reach beyond their image", "they are clipped; are these the labels of these images?"),
-        (odd[1], "boxes are there twice, with the same class", "each counts as an object of its own"),
+    for count, what in (
+        (total.degenerate, "boxes have no area and are dropped"),
+        (total.outside, "boxes lie outside of the network input and are dropped"),
+        (total.too_small, "boxes are smaller than min_bbox_width or min_bbox_height and are dropped"),
+        (odd[0], "boxes reach beyond their image and are clipped"),
+        (odd[1], "boxes are there twice, with the same class, and count twice"),
     ):
         if count:
-            findings.warn(what, found=f"{count:,}", hint=hint)
+            findings.warn(what, found=f"{count:,}")
     content["rows"]["classes"] = _classes(app, sources, table.kept, findings)
     placed = build.geometry(app)(index.sizes[index.image_of_object()])
     boxes = place_boxes(torch.from_numpy(index.boxes), index.sizes[index.image_of_object()], placed)
@@ -166,9 +171,9 @@ def _odd_boxes(sources: Sequence[Source]) -> tuple[int, int]:
 
 
 def _sizes(index: Index) -> list[dict[str, int]]:
-    """The most frequent sizes of image files."""
+    """Sizes of image files, the most frequent first."""
     found, counts = np.unique(index.sizes, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:5]
+    order = np.argsort(-counts, kind="stable")
     return [{"width": int(found[i][1]), "height": int(found[i][0]), "images": int(counts[i])} for i in order]
 
 
@@ -184,7 +189,8 @@ def _classes(
     mapping = {plain_name(key): name for key, name in app.dataset_config.target_class_mapping.items()}
     ignored = {plain_name(name) for name in app.run.ignore_classes}
     plain = {plain_name(name) for name in names}
-    unused = [key for key in mapping if key not in plain]
+    # A class that none of its names is there for is warned of where the data is prepared.
+    unused = [key for key, name in mapping.items() if key not in plain and kept[name]]
     rows, total = [], sum(kept.values())
     for name, count in names.most_common():
         target = mapping.get(plain_name(name))
@@ -200,7 +206,14 @@ def _classes(
                 found=f"{count:,} objects that are dropped",
                 hint=f"+{key}.{name}={mapping[near[0]]}",
             )
-        rows.append({"name in the data": name, "objects": count, "class": becomes})
+        rows.append(
+            {
+                "name in the data": name,
+                "objects": count,
+                "share": f"{count / names.total():.1%}",
+                "class": becomes,
+            }
+        )
     if unused:
         findings.warn("names of target_class_mapping are not in the data", found=some(unused))
     for name, count in kept.items():

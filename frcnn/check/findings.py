@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from frcnn.errors import FrcnnError, SpecError
+from frcnn.errors import FrcnnError, RunError, SpecError
 
 LEVELS = ("fine", "warnings", "errors")
 """By exit code."""
@@ -17,12 +17,16 @@ EXAMPLES = 3
 class Findings:
     """Collects the outcome of a check, which never stops at a problem.
 
+    Args:
+        debug: whether what nobody foresaw is raised instead of being a problem.
+
     Attributes:
         sections: name to a dict of `looked_at`, `summary`, `rows` (tables by title) and `facts`.
         problems: in the order in which they were found; alike ones of a section are one with a count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, debug: bool = False) -> None:
+        self._debug = debug
         self.sections: dict[str, dict[str, Any]] = {}
         self.problems: list[dict[str, Any]] = []
         self._section = ""
@@ -52,9 +56,12 @@ class Findings:
         except FrcnnError as error:
             self.add("error", error)
         except Exception as error:
-            if not self.broken("settings"):
+            if self._debug:
                 raise
-            skip(content, f"the settings are wrong ({type(error).__name__})")
+            if not self.broken("settings"):
+                hint = "run.debug=true shows where this came from"
+                self.error(RunError(f"{type(error).__name__}: {error}", hint=hint))
+            skip(content, "the settings are wrong" if self.broken("settings") else "this part failed")
         finally:
             log.removeHandler(handler)
             log.propagate = spread

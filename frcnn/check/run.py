@@ -41,7 +41,7 @@ def check(app: App, folder: Path, problems: Sequence[FrcnnError], findings: Find
             findings.error(problem)
         content["facts"]["notes"] = [*replace_zeros(app), *dead_fields(app)]
         content["summary"] = (
-            f"{len(problems)} problems" if problems else f"{app.model_config.arch}, {_input(app)}"
+            f"{len(problems)} wrong" if problems else f"{app.model_config.arch}, {_input(app)}"
         )
     with quiet():
         pl.seed_everything(app.random_seed if not problems else 0, workers=True, verbose=False)
@@ -140,8 +140,7 @@ def _look_at_anchors(app: App, split: Split, findings: Findings, content: dict[s
         findings.warn(
             "other anchors fit these boxes better",
             where=ANCHORS,
-            found=f"{share:.0%} of the boxes at IoU ≥ {positive:g}",
-            allowed=f"{gained:.0%} with as many anchors",
+            found=f"{share:.0%} of the boxes at IoU ≥ {positive:g}, {gained:.0%} with as many others",
             hint="fix=anchors writes settings with them",
         )
 

@@ -55,7 +55,7 @@ def _run(arguments: Sequence[str], fixes: Sequence[str], *, as_json: bool) -> in
         read_error = error
     from frcnn.check import Findings, check
 
-    findings = Findings()
+    findings = Findings(debug=overrides.CommandLine(overrides=[*arguments]).debug)
     if app is None or read_error is not None:
         with findings.section("settings") as content:
             content["summary"] = "cannot be read, so nothing else was looked at"
@@ -78,7 +78,7 @@ def _show(findings: "Findings", written: Path | None, *, as_json: bool) -> None:
     from frcnn.report.check import check_screen
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(check_screen(result))
+    console.print(check_screen(result), crop=False)
     if written is not None:
         console.print(f"written: {written}; train with spec={written}", soft_wrap=True)
 

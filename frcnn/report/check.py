@@ -41,11 +41,11 @@ def _parts(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             more = f", the first {MOST_ROWS} of {len(rows)}" if len(rows) > MOST_ROWS else ""
             table = rows_table(shown, title=f"{title}{more}")
             table.box, table.header_style = None, "dim"
-            yield Padding(table, (0, 0, 0, 10))
+            yield Padding(table, (0, 0, 0, 10), expand=False)
         if proposed := content["facts"].get("proposed"):
-            yield Padding(Text(f"proposed: {proposed['override']}", overflow="fold"), (0, 0, 0, 10))
+            yield Text(f"  {proposed['override']}", overflow="ignore", no_wrap=True)
         for problem in problems:
-            yield Padding(_problem(problem), (0, 0, 0, 10))
+            yield Padding(_problem(problem), (0, 0, 0, 10), expand=False)
     words, style = VERDICTS[result["verdict"]]
     counts = {
         level: sum(p["count"] for p in result["problems"] if p["level"] == level)
@@ -58,6 +58,10 @@ def _parts(result: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _problem(problem: Mapping[str, Any]) -> Text:
     times = f" ({problem['count']} times)" if problem["count"] > 1 else ""
     text = Text.assemble((f"{problem['level']}: ", STYLES[problem["level"]]), problem["message"], times)
+    first = problem["examples"][0]
+    if problem["count"] == 1 and first["found"] and not (first["where"] or first["allowed"]):
+        text.append(f": {first['found']}")
+        return text.append(f"\n  try: {problem['hint']}" if problem["hint"] else "")
     for example in problem["examples"]:
         parts = [example["where"], example["found"] and f"found {example['found']}"]
         parts.append(example["allowed"] and f"allowed {example['allowed']}")

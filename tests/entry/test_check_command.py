@@ -10,9 +10,10 @@ import runs
 import tiny_data
 from project import ROOT
 
-from frcnn.bridge.convert import read_spec
+from frcnn.bridge.convert import convert, read_spec
 from frcnn.entry.check import main
 
+SCALES = "model_config.anchor_box_config.scale=[70,80,90]"
 QUICK = ("run.check_steps=0", "run.num_workers=0")
 
 
@@ -86,9 +87,9 @@ def test_everything_wrong_is_said_at_once(tmp_path, capsys):
         p["section"] == "settings" and "num_epochs" in p["examples"][0]["where"] for p in result["problems"]
     )
     assert {
-        "boxes have no area",
-        "boxes reach beyond their image",
-        "boxes are there twice, with the same class",
+        "boxes have no area and are dropped",
+        "boxes reach beyond their image and are clipped",
+        "boxes are there twice, with the same class, and count twice",
         "validation images are training images, too: their figures say little",
         "'pedestrain' is not mapped, and close to 'pedestrian', which is",
     } <= warnings
@@ -142,7 +143,7 @@ def test_coco_sizes_and_boxes(tmp_path, capsys):
     assert {"category_id makes no sense", "1 of 3 images of the JSON have no image file"} <= said(
         result, "error"
     )
-    assert {"the image is not of the size that its label says", "boxes have no area"} <= said(
+    assert {"the image is not of the size that its label says", "boxes have no area and are dropped"} <= said(
         result, "warning"
     )
 
@@ -173,6 +174,10 @@ def test_fix_writes_settings_that_train_reads(scenes, tmp_path, monkeypatch, cap
     assert (written.scale, written.ratio) == (proposed["scale"], proposed["ratio"])
     code, again = checked(capsys, "spec=check_anchors.yaml", "run.check_steps=0")
     assert again["sections"]["anchors"]["facts"]["share_positive"] == proposed["share_positive"]
+    convert("check_anchors.yaml", "spec.txt")  # and of a spec a copy of its kind
+    code, again = checked(capsys, "spec=spec.txt", "run.check_steps=0", "fix=anchors", SCALES)
+    assert again["written"] == "spec_anchors.txt"
+    assert read_spec("spec_anchors.txt").spec.model_config.anchor_box_config.scale != [70, 80, 90]
     code, refused = checked(capsys, *arguments)
     assert code == 2
     assert "the file that fix=anchors writes exists" in said(refused, "error")
@@ -187,6 +192,17 @@ def test_a_spec_that_cannot_be_read_is_said_as_json(tmp_path, capsys):
     assert "did you mean arch" in result["problems"][0]["hint"]
     code, result = checked(capsys, "backbone=resnet19")
     assert (code, said(result)) == (2, {"no such choice"})
+
+
+def test_a_part_that_fails_hides_no_other(scenes, monkeypatch, capsys):
+    def burst(*args, **kwargs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("frcnn.check.run.measure", burst)
+    code, result = checked(capsys, *runs.data(scenes), *runs.SMALL)
+    assert code == 2
+    assert said(result, "error") == {"MemoryError: no room"}
+    assert result["sections"]["weights"]["looked_at"]
 
 
 def test_the_script(tmp_path):
