@@ -202,3 +202,13 @@ def test_a_pruned_keras_model_is_imported_and_pruned_again(model, tmp_path):
     assert {row["before"] for row in found["layers"]} == {24, 9, 36, 4, 12}
     assert {row["after"] for row in found["layers"]} == {8, 9, 36, 4, 12}
     assert Checkpoint(tmp_path / "out" / "pruned.ckpt").channels["block_4a_conv_1"] == 8
+
+
+def test_weights_that_are_no_numbers_are_named(model, tmp_path, capsys):
+    stored = Checkpoint(model)
+    detector = build.build_detector(stored.settings)
+    stored.load_into(detector)
+    detector.trunk.get_submodule("block_2a_conv_1").weight.data[3] = float("nan")
+    save_detector(detector, tmp_path / "bad.ckpt", stored=stored.content["frcnn"])
+    assert prune(tmp_path / "bad.ckpt", tmp_path / "out") == 2
+    assert "block_2a_conv_1: holds weights that are no finite numbers" in capsys.readouterr().err

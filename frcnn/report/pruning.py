@@ -24,7 +24,7 @@ def filters_figure(
     columns = -(-len(rows) // _PER_COLUMN)
     height = -(-len(rows) // columns)
     figure = Figure(figsize=(2.5 + 5.5 * columns, 1.6 + 0.19 * height), layout="constrained")
-    for i, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
+    for i, axes in enumerate(figure.subplots(1, columns, sharex=True, squeeze=False)[0]):
         part = rows[i * height : (i + 1) * height]
         places, before, after = range(len(part)), *([row[k] for row in part] for k in ("before", "after"))
         axes.barh(places, before, height=0.72, color="#d7dce3", label="before")
