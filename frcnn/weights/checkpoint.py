@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -109,11 +109,12 @@ class Checkpoint:
         stored = self.content["frcnn"]
         return {name: stored[name] for name in TRAITS if name in stored}
 
-    def document(self, *, over: Document | None = None) -> Document:
+    def document(self, *, over: Document | None = None, blocks: Collection[str] | None = None) -> Document:
         """Its settings.
 
         Args:
             over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
+            blocks: the blocks of `over` that count; all if None.
         """
         spec, extra = copy.deepcopy(self._stored.spec), self._stored.extra
         # Where it was trained, and on how many devices, says nothing about where it is evaluated.
@@ -123,7 +124,8 @@ class Checkpoint:
         run = {k: v for k, v in extra.get("run", {}).items() if k != "name"}
         run["model_path"] = str(self.path.resolve())
         if over is not None:
-            for name in over.spec.mentioned() - {"model_config", "enc_key"}:
+            mentioned = over.spec.mentioned() - {"model_config", "enc_key"}
+            for name in mentioned if blocks is None else mentioned & set(blocks):
                 setattr(spec, name, getattr(over.spec, name))
             if "model_config" in over.spec.mentioned():
                 message = "%s: model_config is not used; the network's settings come with %s"
