@@ -37,6 +37,9 @@ PIXELS = 64_000_000
 NAMED = 5
 """Unreadable pictures that the console names; the log names all."""
 LOG_SECONDS = 30.0
+JPEG = {"quality": 92, "subsampling": 0}  # with half of the colours lines would bleed
+SAVING: dict[str, dict[str, Any]] = {".jpg": JPEG, ".jpeg": JPEG, ".png": {"compress_level": 1}}
+"""How annotated images are saved: PNG files soon rather than small."""
 
 
 class _Loaded(NamedTuple):
@@ -191,8 +194,7 @@ def _draw(
     target = folder / item.name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # For JPEG; without a colour for every pixel the lines would bleed. PNG: speed counts here, not size.
-        image.save(target, quality=92, subsampling=0, compress_level=1)
+        image.save(target, **SAVING.get(target.suffix.lower(), {}))
     except OSError as error:
         raise RunError("cannot be written", where=target, found=error.strerror or error) from error
 

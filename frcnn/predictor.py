@@ -20,7 +20,7 @@ from frcnn.data.images import eight_bit, image_tensor
 from frcnn.data.readers.files import open_regular
 from frcnn.data.readers.headers import UNREADABLE, unreadable
 from frcnn.data.transforms import Transform, place_back
-from frcnn.errors import DataError, SpecError, WeightsError
+from frcnn.errors import DataError, RunError, SpecError, WeightsError
 from frcnn.spec.fields import build as build_message
 from frcnn.spec.run import App, Run, Trainer
 from frcnn.spec.values import class_names
@@ -134,8 +134,12 @@ class Predictor:
     def _detect(self, batch: Sequence[Prepared]) -> Iterator[Prediction]:
         images = torch.stack([item.image for item in batch]).to(self.device)
         sizes = torch.tensor([images.shape[-2:]] * len(batch), dtype=torch.float32, device=self.device)
-        with self._precision, torch.no_grad():
-            detections = self.backend.detect(images, image_sizes=sizes)
+        try:
+            with self._precision, torch.no_grad():
+                detections = self.backend.detect(images, image_sizes=sizes)
+        except torch.OutOfMemoryError as error:
+            found, hint = f"{len(batch)} images at once", "a smaller inference_config.batch_size"
+            raise RunError("the device has too little memory", found=found, hint=hint) from error
         values = (detections.boxes, detections.scores, detections.labels)
         boxes, scores, labels = (value.detach().cpu() for value in values)
         for i, item in enumerate(batch):

@@ -31,7 +31,7 @@ from frcnn.callbacks import (
 )
 from frcnn.dashboards import media
 from frcnn.data.index import overlap
-from frcnn.errors import SpecError
+from frcnn.errors import RunError, SpecError
 from frcnn.folder import claimed, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
@@ -287,7 +287,10 @@ def infer(app: App, folder: Path) -> None:
         for notice in (*replace_zeros(app), *dead_fields(app)):
             log.info("%s", notice)
         status.write("STARTED", "Starting inference.")
-        found = infer_pictures(app, folder)
+        try:
+            found = infer_pictures(app, folder)
+        except OSError as error:
+            raise RunError("the run could not go on", where=folder, found=error) from error
         results.write(folder, found)
         kpi = {key: found[key] for key in ("images", "objects")}
         status.write("SUCCESS", "Inference finished successfully.", kpi=kpi)

@@ -11,6 +11,7 @@ from PIL import Image
 from project import ROOT
 from tiny_data import write_image
 
+from frcnn.data.pictures import IMAGES
 from frcnn.entry.main import main
 from frcnn.report.colours import class_colour
 
@@ -80,6 +81,21 @@ def test_a_folder_of_mixed_sizes(model, photos, tmp_path):
     assert lines[-1]["message"] == "Inference finished successfully."
     with Image.open(out / "detections" / "images" / "a.png") as image:
         assert image.size == (4 * 200, 4 * 100)  # small images are enlarged to be readable
+
+
+def test_every_format_that_is_read_is_written(model, tmp_path):
+    names = [f"{i}{suffix}" for i, suffix in enumerate(IMAGES)]
+    for name in names:
+        write_image(tmp_path / "photos" / name)
+    assert infer(model, tmp_path / "photos", tmp_path / "out", ALL) == 0
+    for name in names:
+        with Image.open(tmp_path / "out" / "detections" / "images" / name) as image:
+            assert image.size == (32 * 23, 16 * 23)  # 16 pixels are enlarged to at least 360
+    assert coco(tmp_path / "out")[0]["image_id"] == 0
+
+
+def coco(out):
+    return json.loads((out / "detections" / "coco.json").read_text())
 
 
 def test_batches_and_workers_change_nothing(model, photos, tmp_path):

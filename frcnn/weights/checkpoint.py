@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -127,6 +128,9 @@ class Checkpoint:
             mentioned = over.spec.mentioned() - {"model_config", "enc_key"}
             for name in mentioned if blocks is None else mentioned & set(blocks):
                 setattr(spec, name, getattr(over.spec, name))
+            if not spec.dataset_config.data_sources:  # a spec of evaluation alone needs no training data
+                sources = self._stored.spec.dataset_config.data_sources
+                spec.dataset_config = replace(spec.dataset_config, data_sources=copy.deepcopy(sources))
             if "model_config" in over.spec.mentioned():
                 message = "%s: model_config is not used; the network's settings come with %s"
                 log.info(message, over.source, self.path)
