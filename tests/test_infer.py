@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from PIL import Image
 from project import ROOT
 from tiny_data import write_image
 
-from frcnn.data.pictures import IMAGES
+from frcnn.data.pictures import IMAGES, Picture
 from frcnn.entry.main import main
+from frcnn.infer import _chunks
 from frcnn.report.colours import class_colour
 
 ALL = "inference_config.bbox_visualize_threshold=0.01"
@@ -272,3 +274,32 @@ def test_a_video(model, tmp_path):
     assert infer(model, film, tmp_path / "out", ALL, "inference_config.batch_size=2") == 0
     assert set(labels(tmp_path / "out")) == {f"film_00000{n}.txt" for n in (1, 2, 3)}
     assert (tmp_path / "out" / "detections" / "images" / "film_000003.jpg").exists()
+
+
+def test_the_smallest_and_the_thinnest_image(model, tmp_path):
+    for width, height in ((1, 1), (900, 1)):
+        write_image(tmp_path / "photos" / f"{width}.png", width=width, height=height)
+    assert infer(model, tmp_path / "photos", tmp_path / "out", ALL) == 0
+    sizes = {}
+    for name in ("1.png", "900.png"):
+        with Image.open(tmp_path / "out" / "detections" / "images" / name) as image:
+            sizes[name] = image.size
+    assert sizes == {"1.png": (360, 360), "900.png": (1800, 2)}  # never longer than 2000 by enlarging
+
+
+@pytest.mark.slow
+def test_an_image_of_a_hundred_megapixels(model, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (10_000, 10_000), "gray").save(tmp_path / "photos" / "large.png")
+    assert infer(model, tmp_path / "photos", tmp_path / "out", ALL) == 0
+    assert found(tmp_path / "out")["images"] == 1
+    with Image.open(tmp_path / "out" / "detections" / "images" / "large.png") as image:
+        assert image.size == (10_000, 10_000)
+
+
+def test_large_pictures_are_read_one_at_a_time():
+    areas = [30_000_000, 30_000_000, 30_000_000, 100_000_000, 1, 1]
+    pictures = [Picture(str(i), Path(), lambda area=area: area, Image.Image) for i, area in enumerate(areas)]
+    found = [[int(item.name) for item in chunk] for chunk in _chunks(pictures, most=8)]
+    assert found == [[0, 1], [2], [3], [4, 5]]
+    assert [len(chunk) for chunk in _chunks(pictures[4:] * 3, most=4)] == [4, 2]
