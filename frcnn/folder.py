@@ -10,7 +10,7 @@ from pathlib import Path
 from frcnn.errors import RunError, SpecError
 
 FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
-FOLDERS = ("checkpoints", "report", "tensorboard", "wandb")
+FOLDERS = ("checkpoints", "report", "tensorboard", "wandb", "detections")
 
 
 def is_first_process() -> bool:

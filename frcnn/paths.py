@@ -75,7 +75,7 @@ class PathFinder:
         """
         candidates = self._candidates(text)
         for candidate in candidates:
-            if candidate.exists() or glob.glob(str(candidate)):  # noqa: PTH207  (absolute patterns)
+            if candidate.exists() or glob.glob(str(candidate), recursive=True):  # noqa: PTH207  (absolute patterns)
                 return candidate
         tried = "\n    ".join(f"{candidate}{_nearest_folder(candidate)}" for candidate in candidates)
         pattern = glob.has_magic(text)
@@ -87,6 +87,10 @@ class PathFinder:
             if Path(text).is_absolute()
             else None,
         )
+
+    def target(self, text: str) -> Path:
+        """Where something that a spec names is to be written: mapped, or below the working directory."""
+        return self._candidates(text)[0]
 
     def _candidates(self, text: str) -> list[Path]:
         for prefix, here in sorted(self.mounts.items(), key=lambda item: -len(item[0])):

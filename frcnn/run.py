@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frcnn import build, preview, results
 from frcnn.auto_batch import free_memory, largest_batch, step_memory
+from frcnn.backend import LitBackend, TorchBackend, open_backend
 from frcnn.callbacks import (
     CheckpointInterval,
     FirstSamples,
@@ -30,8 +31,9 @@ from frcnn.callbacks import (
 )
 from frcnn.dashboards import media
 from frcnn.data.index import overlap
-from frcnn.errors import SpecError
+from frcnn.errors import RunError, SpecError
 from frcnn.folder import claimed, logged, run_of
+from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
@@ -173,13 +175,11 @@ def evaluate(app: App, folder: Path) -> float | None:
         if data.validation is None:
             hint = "set validation_fold or validation_data_source, or give spec=FILE with one of them"
             raise SpecError("there is no validation data", where="dataset_config", hint=hint)
-        stored = Checkpoint(app.run.model_path)
-        detector = build.build_detector(app, plan=stored.channels)
-        stored.load_into(detector)
+        backend = open_backend(app, app.evaluation_config)
+        ours = backend if isinstance(backend, TorchBackend) else None
         results.store_settings(app, folder)
-        module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
         validation = _validation(app)
-        model, progress = _summary(app, detector), TrainingProgress()
+        model, progress = _summary(app, ours.detector) if ours else [], TrainingProgress()
         record = RunRecord(app, folder, "evaluate", model, data, validation, progress)
         trainer = make_trainer(app, folder, [validation, progress, LastWords(record.write_end)])
         if app.trainer.limit_val_batches != "1.0":
@@ -188,13 +188,13 @@ def evaluate(app: App, folder: Path) -> float | None:
         status.write("STARTED", "Starting evaluation.")
         start = time.perf_counter()
         with lightning_ends(trainer, folder):
-            trainer.validate(module, datamodule=data.module, verbose=False)
+            trainer.validate(LitBackend(backend), datamodule=data.module, verbose=False)
         seconds = time.perf_counter() - start
         found = results.collect(app, validation, "evaluate", seconds=seconds)
         found |= {
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
-            "epoch": stored.epochs,
+            "epoch": ours.epochs if ours else None,
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
@@ -280,6 +280,21 @@ def preview_augmentation(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting preview of the augmentation.")
         sheets = preview.write_sheets(app, data.module.train, folder)
         status.write("SUCCESS", f"{len(sheets)} contact sheets in {folder}")
+
+
+def infer(app: App, folder: Path) -> None:
+    """Find objects in pictures without labels; arguments and errors as in `train`."""
+    with _run(app, folder, "infer") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        status.write("STARTED", "Starting inference.")
+        try:
+            found = infer_pictures(app, folder)
+        except OSError as error:
+            raise RunError("the run could not go on", where=folder, found=error) from error
+        results.write(folder, found)
+        kpi = {key: found[key] for key in ("images", "objects")}
+        status.write("SUCCESS", "Inference finished successfully.", kpi=kpi)
 
 
 class _ValidateLast(pl.Callback):

@@ -255,5 +255,6 @@ def quiet() -> Iterator[None]:
         for module in ("pytorch_lightning", "lightning_fabric"):
             warnings.filterwarnings("ignore", module=rf"{module}\..*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of large images
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         yield

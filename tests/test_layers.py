@@ -39,9 +39,9 @@ LEVELS = [
     {"callbacks", "datamodule", "weights", "prune", "auto_batch", "sweep"},
     {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
     {"build", "unavailable"},
-    {"results", "convert"},
-    {"record", "dashboards", "pruning"},
-    {"run", "check", "preview", "start", "resume", "import_weights", "reference"},
+    {"results", "convert", "backend"},
+    {"record", "dashboards", "predictor", "pruning"},
+    {"run", "check", "preview", "infer", "detection_files", "start", "resume", "import_weights", "reference"},
     {"config", "entry"},
 ]
 

@@ -1,6 +1,7 @@
 """Where the paths of a spec are tried, and what container paths mean."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,10 @@ def test_the_originals_mounts_file(tmp_path, monkeypatch):
     file.write_text("[]")
     with pytest.raises(SpecError, match="mounts.json"):
         load_mounts({})
+
+
+def test_where_something_is_written_need_not_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finder = PathFinder(spec_folder="/specs", mounts={"/workspace": "/data"})
+    assert finder.target("out/images") == tmp_path / "out" / "images"
+    assert finder.target("/workspace/out") == Path("/data/out")

@@ -45,6 +45,12 @@ EXAMPLES = {
         "  python scripts/prune.py model_path=FILE prune.target_ratio=0.2",
         "  python scripts/prune.py model_path=FILE prune.sensitivity=true",
     ),
+    "infer": (
+        "  python scripts/infer.py model_path=RUN/checkpoints/best.ckpt images=FOLDER",
+        "  python scripts/infer.py model_path=FILE images='photos/**/*.jpg' run.only_classes=[car]",
+        "  python scripts/infer.py model_path=FILE images=film.mp4 inference_config.batch_size=8",
+        "  python scripts/infer.py spec=their_spec.txt model_path=FILE",
+    ),
     "preview_augmentation": (
         "  python scripts/preview_augmentation.py dataset=kitti augmentation=full",
         "  python scripts/preview_augmentation.py spec=their_spec.txt",
@@ -56,6 +62,7 @@ SETTING = {
     "evaluate": "evaluation_config.batch_size=8",
     "check": "training_config.batch_size_per_gpu=8",
     "prune": "prune.granularity=16",
+    "infer": "inference_config.bbox_visualize_threshold=0.3",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }
 

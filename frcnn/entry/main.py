@@ -19,16 +19,21 @@ from frcnn.exits import exit_code
 from frcnn.folder import holds_run, run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
 from frcnn.spec.run import App
+from frcnn.spec.values import model_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+INFERENCE = frozenset({"inference_config", "random_seed", "verbose"})
+"""What a spec says about inference; classes and preprocessing are the model's, whatever the spec is for."""
 
 
 def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate, prune or preview_augmentation.
+        command: train, evaluate, infer, prune or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -45,6 +50,10 @@ def _run(command: str, argv: Sequence[str]) -> None:
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return
+    for images in line.values.get("images", []):
+        if command != "infer":
+            raise SpecError("unknown setting", where="command line", found="images", allowed="by infer.py")
+        line.overrides.append(f"inference_config.images_dir={overrides.quoted(Path(images))}")
     overrides.check(line.overrides, conf_dir(), command)
     sweep.check(line)
     documents = _documents(command, line)
@@ -93,12 +102,10 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
     if command == "train":
         return _settings_of_training(line, specs)
-    if command not in ("evaluate", "prune"):
+    if command not in ("evaluate", "infer", "prune"):
         return specs
-    from frcnn.weights.checkpoint import Checkpoint
-
-    paths = line.values.get("model_path") or [spec.spec.evaluation_config.model for spec in specs]
-    if not any(paths):
+    paths = line.values.get("model_path") or [_model_of(spec, command) for spec in specs]
+    if not all(paths) or not paths:
         hint = "model_path=RUN/checkpoints/best.ckpt"
         raise SpecError(f"needs a model to {command}", where="command line", hint=hint)
     fixed = [item for item in line.overrides if item.lstrip("+~").startswith(("model_config", "model="))]
@@ -107,7 +114,23 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
         raise SpecError(message, where="command line", found=", ".join(fixed))
     if len(specs) > 1:
         raise SpecError("one spec at a time", where="command line", found=len(specs))
-    return [Checkpoint(path).document(over=specs[0] if specs else None) for path in paths]
+    from frcnn.backend import model_settings
+
+    over, blocks = specs[0] if specs else None, INFERENCE if command == "infer" else None
+    found = [model_settings(path, over=over, blocks=blocks) for path in paths]
+    if command == "infer" and over is None:
+        for document in found:  # the folders that the training's spec named are somewhere else
+            block = document.spec.inference_config
+            block.detection_image_output_dir = block.labels_dump_dir = ""
+    return found
+
+
+def _model_of(document: Document, command: str) -> str:
+    """The model that a spec names; a relative path may be beside the spec."""
+    spec, field = document.spec, "inference_config" if command == "infer" else "evaluation_config"
+    model = model_file(spec.inference_config if command == "infer" else spec.evaluation_config)
+    finder = PathFinder(spec_folder=str(Path(document.source).resolve().parent), mounts=load_mounts({}))
+    return str(finder.find(model, field=f"{field}.model")) if model else ""
 
 
 def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) -> list[Document]:

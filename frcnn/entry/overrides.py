@@ -52,7 +52,7 @@ class CommandLine:
     Attributes:
         flags: Hydra's own flags, with their values.
         overrides: what is left for Hydra.
-        values: `spec`, `model_path` and `enc_key`, each a list of values.
+        values: `spec`, `model_path`, `images` and `enc_key`, each a list of values.
         help: whether --help was asked for.
     """
 
@@ -106,12 +106,12 @@ def parse(argv: Sequence[str]) -> CommandLine:
             raise SpecError("is no setting", where="command line", found=word, hint=hint)
         else:
             _, key, value = split(word)
-            if key in ("spec", "model_path", "enc_key"):
+            if key in ("spec", "model_path", "enc_key", "images"):
                 if key in line.values:
                     raise SpecError("is given twice", where="command line", found=key, allowed="one list")
                 if not value:
                     raise SpecError("needs a value", where="command line", found=word)
-                whole = key == "enc_key" or Path(value).is_file()
+                whole = key in ("enc_key", "images") or Path(value).is_file()
                 line.values[key] = [part.strip("'\"") for part in ([value] if whole else value.split(","))]
             else:
                 line.overrides.append(word)

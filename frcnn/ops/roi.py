@@ -47,7 +47,8 @@ def crop_and_resize(
     except KeyError:
         raise SpecError("unknown form of crop_and_resize", found=form, allowed=", ".join(_FORMS)) from None
     height, width = input_size
-    return sample(features, _scaled(boxes.detach(), 1 / (width - 1), 1 / (height - 1)), size)
+    # The picture of a long thin file may have a side of one pixel.
+    return sample(features, _scaled(boxes.detach(), 1 / max(width - 1, 1), 1 / max(height - 1, 1)), size)
 
 
 def _auto(device: torch.device) -> CropForm:

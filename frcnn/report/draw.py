@@ -10,6 +10,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from frcnn.report.colours import class_colour
 
 READABLE_SIDE = 360  # pixels; smaller images are enlarged so that captions do not cover them
+LONGEST_SIDE = 2000  # pixels; which a narrow image is not enlarged beyond
 BACKGROUND, CAPTION, TRUTH, SHADOW = "#1b1b1b", "#e8e8e8", "#ffffff", "#000000"
 IGNORED = "#9a9a9a"
 _AREA = -1  # the legend's class id of areas to ignore
@@ -50,7 +51,8 @@ def draw_boxes(
         scale: integer magnification; by default as much as a small image needs to be readable.
     """
     height, width = image.shape[:2]
-    scale = scale or math.ceil(READABLE_SIDE / min(height, width, READABLE_SIDE))
+    readable = math.ceil(READABLE_SIDE / min(height, width, READABLE_SIDE))
+    scale = scale or min(readable, max(LONGEST_SIDE // max(height, width), 1))
     canvas = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 250))
@@ -137,7 +139,8 @@ def _caption(
     choices: list[tuple[str, Rectangle]] = []
     for text in texts:
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        width, height = right - left + 6.0, bottom - top + 6.0
+        pad = _padding(bottom - top)
+        width, height = right - left + 2 * pad, bottom - top + 2 * pad
         x = min(max(box[0], 0.0), canvas_width - width)
         for y in (box[1] - height, box[3], box[1], box[3] - height):
             place = (x, y, x + width, y + height)
@@ -155,9 +158,14 @@ def _caption(
     taken.append(place)
     red, green, blue = ImageColor.getrgb(colour)[:3]
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
-    left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+    left, top, _, bottom = draw.textbbox((0, 0), text, font=font)
+    pad = _padding(bottom - top)
     draw.rectangle(place, fill=colour)
-    draw.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=ink, font=font)
+    draw.text((place[0] + pad - left, place[1] + pad - top), text, fill=ink, font=font)
+
+
+def _padding(text_height: float) -> float:
+    return max(3.0, round(text_height / 5))
 
 
 def _dashed(draw: ImageDraw.ImageDraw, box: Sequence[float], *, width: int, dash: float) -> None:

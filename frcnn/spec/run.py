@@ -38,7 +38,7 @@ class Run(Message):
     name: str = option("name of the run; empty means arch and data set", default="")
     source: str = option("data set or spec that the settings come from; part of the name", default="")
     data_root: str = option("folder that holds the data set of conf/dataset", default="")
-    model_path: str = option("checkpoint to evaluate or to prune; given as model_path=FILE", default="")
+    model_path: str = option("model to evaluate, infer with or prune; given as model_path=FILE", default="")
     generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
     natural: Natural = option("what suits the data set", factory=Natural)
     mounts: dict[str, str] = option("prefixes of a spec's paths and where they are here", factory=dict)
@@ -85,6 +85,10 @@ class Run(Message):
         "bottlenecks of ResNets stride as torchvision's do, not on the first 1x1 as TAO's", default=False
     )
     relu6: bool = option("ReLUs end at 6, as in torchvision's and timm's MobileNets", default=False)
+    only_classes: list[str] = option("infer: classes to draw and write; none: all", factory=list)
+    draw: bool = option(
+        "infer: write annotated images, which takes longer than finding objects", default=True
+    )
     optimize: str = option(
         "metric that train returns and a sweep looks at: any that is logged, such as train/loss_epoch",
         default="val/mAP",
@@ -169,6 +173,14 @@ class App(Experiment):
     trainer: Trainer = option("devices and precision", factory=Trainer)
     logger: Logger = option("where metrics go", factory=Logger)
     prune: Prune = option("how channels are pruned", factory=Prune)
+
+    @classmethod
+    def of(cls, spec: Experiment, *, run: Run | None = None, trainer: Trainer | None = None) -> "App":
+        """A spec with what stands beside it; defaults for what is not given."""
+        app = cls(run=run or Run(), trainer=trainer or Trainer())
+        for field in settings_of(Experiment):
+            setattr(app, field.name, getattr(spec, field.name))
+        return app
 
     def origins(self) -> dict[str, str]:
         """Where values come from, by path, for people to read; filled in by the entry point."""

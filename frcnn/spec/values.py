@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from frcnn.spec.dataset import DatasetConfig
-from frcnn.spec.evaluation import EvaluationConfig
+from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message as _Message
 from frcnn.spec.fields import children, settings_of, walk
@@ -29,6 +29,12 @@ def iou_thresholds(evaluation: EvaluationConfig) -> list[float]:
     # TAO: arange over float32; rounding to 6 digits gives the values its users meant.
     count = max(1, -int(-(round((span.end - span.start) / span.step, 6)) // 1))
     return [round(span.start + i * span.step, 6) for i in range(count)]
+
+
+def model_file(block: EvaluationConfig | InferenceConfig) -> str:
+    """The model that a block names. TAO: the engine of a `trt_` block comes before `model`."""
+    engine = block.trt_evaluation if isinstance(block, EvaluationConfig) else block.trt_inference
+    return (engine.trt_engine if engine else "") or block.model
 
 
 def replace_zeros(message: _Message, path: str = "") -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -114,11 +115,12 @@ class Checkpoint:
         stored = self.content["frcnn"]
         return {name: stored[name] for name in TRAITS if name in stored}
 
-    def document(self, *, over: Document | None = None) -> Document:
+    def document(self, *, over: Document | None = None, blocks: Collection[str] | None = None) -> Document:
         """Its settings.
 
         Args:
             over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
+            blocks: the blocks of `over` that count; all if None.
         """
         spec, extra = copy.deepcopy(self._stored.spec), self._stored.extra
         # Where it was trained, and on how many devices, says nothing about where it is evaluated.
@@ -128,8 +130,12 @@ class Checkpoint:
         run = {k: v for k, v in extra.get("run", {}).items() if k != "name"}
         run["model_path"] = str(self.path.resolve())
         if over is not None:
-            for name in over.spec.mentioned() - {"model_config", "enc_key"}:
+            mentioned = over.spec.mentioned() - {"model_config", "enc_key"}
+            for name in mentioned if blocks is None else mentioned & set(blocks):
                 setattr(spec, name, getattr(over.spec, name))
+            if not spec.dataset_config.data_sources:  # a spec of evaluation alone needs no training data
+                sources = self._stored.spec.dataset_config.data_sources
+                spec.dataset_config = replace(spec.dataset_config, data_sources=copy.deepcopy(sources))
             if "model_config" in over.spec.mentioned():
                 message = "%s: model_config is not used; the network's settings come with %s"
                 log.info(message, over.source, self.path)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator
 
 from frcnn.data import transforms as T
-from frcnn.data.geometry import fixed
+from frcnn.data.geometry import fixed, shortest_side
 
 BOX = torch.tensor([[2.0, 1.0, 6.0, 4.0]])
 
@@ -129,3 +129,26 @@ def test_stretching_is_pytorchs_antialiased_interpolation(size: tuple[int, int])
     found, _ = stretch(image, size)
     expected = F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
     torch.testing.assert_close(found, expected)
+
+
+def test_boxes_go_back_to_where_they_were() -> None:
+    sizes = np.array([[40, 90]])
+    before = torch.tensor([[10.0, 5, 60, 30]])
+    for geometry in (
+        partial(fixed, size=(64, 96), auto_resize=True),
+        partial(fixed, size=(64, 96), auto_resize=False, crop=(4, 2)),
+        partial(shortest_side, shortest=64, longest=100),
+    ):
+        placement = geometry(sizes)
+        after = T.place_boxes(before, sizes, placement)
+        assert torch.allclose(T.place_back(after, (40, 90), placement), before, atol=1e-4)
+
+
+def test_bytes_and_floats_are_placed_alike() -> None:
+    image = torch.randint(0, 256, (3, 40, 90), dtype=torch.uint8, generator=Generator().manual_seed(0))
+    for auto_resize in (True, False):
+        geometry = partial(fixed, size=(64, 96), auto_resize=auto_resize)
+        one, _ = T.place(image, torch.zeros(0, 4), Generator(), geometry=geometry)
+        two, _ = T.place(image.float(), torch.zeros(0, 4), Generator(), geometry=geometry)
+        assert one.dtype == torch.float32
+        assert torch.equal(one, two)

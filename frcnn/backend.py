@@ -1,0 +1,116 @@
+"""What finds objects in network input: one interface, an implementation per kind of model file."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from frcnn import build
+from frcnn.bridge.document import Document
+from frcnn.data.sample import Batch
+from frcnn.errors import WeightsError
+from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
+from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
+from frcnn.spec.run import App
+from frcnn.weights.checkpoint import Checkpoint
+
+EXPORTED = (".onnx", ".engine", ".trt")
+
+
+class Backend(Protocol):
+    """A loaded model. One that is an `nn.Module` too is moved to the device of a run."""
+
+    def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
+        """Find objects.
+
+        Args:
+            images: (B, C, H, W) float32, normalised: what `build.transforms` makes of files.
+            image_sizes: (B, 2) height and width of the valid part of each.
+
+        Returns:
+            Boxes in pixels of `images`, at most as many as the settings say.
+        """
+
+
+class TorchBackend(nn.Module):
+    """Our own network.
+
+    Args:
+        detector: with its weights.
+        settings: how detections are made.
+        epochs: how many it has behind it.
+    """
+
+    def __init__(self, detector: FasterRCNN, settings: DetectionSettings, *, epochs: int = 0) -> None:
+        super().__init__()
+        self.detector, self.settings, self.epochs = detector.eval(), settings, epochs
+
+    def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
+        """See `Backend`."""
+        return self.detector.detect(images, settings=self.settings, image_sizes=image_sizes)
+
+
+class LitBackend(pl.LightningModule):
+    """A backend whose detections Lightning's validation hands to the callbacks."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Detections:  # type: ignore[override]
+        """Detections of a batch."""
+        return self.backend.detect(batch.images, image_sizes=batch.image_sizes)
+
+
+def model_settings(
+    path: str | Path, *, over: Document | None = None, blocks: Collection[str] | None = None
+) -> Document:
+    """The settings that a model file brings along.
+
+    Args:
+        path: a model file.
+        over: a spec whose blocks take the place of the model's; the network's settings stay.
+        blocks: the blocks of `over` that count; all if None.
+
+    Raises:
+        WeightsError: there is no such file, it is broken, or it is of a kind that cannot be used.
+    """
+    _refuse_exported(Path(path))
+    return Checkpoint(path).document(over=over, blocks=blocks)
+
+
+def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend:
+    """The backend of `run.model_path`, chosen by the file's suffix.
+
+    Args:
+        app: settings, those of the model among them.
+        block: how detections are made.
+
+    Raises:
+        WeightsError: as `model_settings`, or weights that do not fit the settings.
+    """
+    path = Path(app.run.model_path)
+    _refuse_exported(path)
+    return _KINDS.get(path.suffix.lower(), _open_checkpoint)(path, app, build.detection_settings(block))
+
+
+def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
+    stored = Checkpoint(path)
+    detector = build.build_detector(app, plan=stored.channels)
+    stored.load_into(detector)
+    return TorchBackend(detector, settings, epochs=stored.epochs)
+
+
+_KINDS: dict[str, Callable[[Path, App, DetectionSettings], Backend]] = {".ckpt": _open_checkpoint}
+
+
+def _refuse_exported(path: Path) -> None:
+    if path.suffix.lower() in EXPORTED:
+        raise WeightsError(
+            "exported models and engines come with the export command, which this version lacks",
+            where=path,
+            allowed="a .ckpt file of a run",
+            hint="the checkpoint that it was exported from",
+        )
