@@ -61,6 +61,8 @@ class LitFasterRCNN(pl.LightningModule):
         self._images = 0
         self._batches = 0  # of the epoch that a resumed run is in
         self.place = place
+        self.after_network: Callable[[], None] = lambda: None
+        """Called in validation between the network and its post-processing, for a clock."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move to a device, from there to the others of a split network."""
@@ -89,7 +91,9 @@ class LitFasterRCNN(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Detections:  # type: ignore[override]
         """Detections of a batch, for the callbacks."""
-        return self.detector.detect(batch.images, settings=self.evaluation, image_sizes=batch.image_sizes)
+        raw = self.detector.outputs(batch.images, settings=self.evaluation, image_sizes=batch.image_sizes)
+        self.after_network()
+        return self.detector.postprocess(*raw, settings=self.evaluation)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with its rate set before every step."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
+from frcnn.metrics.confusion import Confusion
 from frcnn.report.plots import (
     Series,
     map_figure,
@@ -61,17 +62,18 @@ def test_a_run_that_logged_nothing_is_an_empty_figure(draw):
 def test_precision_recall_figure_leaves_out_what_is_undefined():
     curve = (np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0]))
     common = {"precision": None, "recall": None, "rpn_recall": None, "ground_truth": 2, "difficult": 0}
+    common |= {"ignored": 0, "calibration": None}
     car = ClassResult(
         AP=0.8,
         AP_per_iou=(0.8,),
         best_f1=OperatingPoint(0.3, 2 / 3, 1.0),
         detections=3,
-        curve=curve,
+        curves=(curve,),
         **common,
     )
     empty = (np.zeros(0), np.zeros(0))
-    van = ClassResult(AP=None, AP_per_iou=(None,), best_f1=None, detections=0, curve=empty, **common)
-    bus = ClassResult(AP=0.0, AP_per_iou=(0.0,), best_f1=None, detections=0, curve=empty, **common)
+    van = ClassResult(AP=None, AP_per_iou=(None,), best_f1=None, detections=0, curves=(empty,), **common)
+    bus = ClassResult(AP=0.0, AP_per_iou=(0.0,), best_f1=None, detections=0, curves=(empty,), **common)
     result = EvaluationResult(
         mAP=0.8,
         mAP_per_iou=(0.8,),
@@ -80,6 +82,8 @@ def test_precision_recall_figure_leaves_out_what_is_undefined():
         score_threshold=0.0,
         images=1,
         per_class={"car": car, "van": van, "bus": bus},
+        coco={},
+        confusion=Confusion(((0,) * 4,) * 4, (0.5,) * 3),
     )
     axes = drawn(precision_recall_figure(result)).axes[0]
     envelope, best = axes.lines

@@ -20,7 +20,9 @@ def class_result(**changes):
         "ground_truth": 1234,
         "difficult": 0,
         "detections": 56789,
-        "curve": ((), ()),
+        "ignored": 0,
+        "calibration": None,
+        "curves": (((), ()),),
     }
     return ClassResult(**(figures | changes))
 
@@ -46,6 +48,8 @@ def evaluation(per_class, **changes):
         "score_threshold": 0.0001,
         "images": 20,
         "per_class": per_class,
+        "coco": {},
+        "confusion": None,
     }
     return EvaluationResult(**(figures | changes))
 
