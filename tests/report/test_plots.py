@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import result
 
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
 from frcnn.metrics.confusion import Confusion
 from frcnn.report.plots import (
     Series,
+    calibration_figure,
+    confusion_figure,
     map_figure,
     precision_recall_figure,
     smooth,
@@ -112,3 +115,17 @@ def test_spread_keeps_order_distance_and_bounds(heights):
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     assert all(placed[b] - placed[a] >= 0.05 - 1e-6 for a, b in pairwise(order))
     assert all(-1e-6 <= height <= 1 + 1e-6 for height in placed)
+
+
+def test_calibration_and_confusion_show_every_class():
+    found = result()
+    axes, below = drawn(calibration_figure(found)).axes
+    assert [line.get_label() for line in axes.lines[1:]] == [
+        "<b>car</b>  error 0.100",
+        'a "van" & co  error 0.100',
+    ]
+    assert sum(bar.get_height() for bar in below.patches) == 16
+    axes = drawn(confusion_figure(found)).axes[0]
+    assert [int(text.get_text()) for text in axes.texts] == [5, 1, 0, 2, 0, 3, 0, 1, 0, 0, 0, 0, 2, 1, 0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["<b>car</b>", 'a "van" & co', "x" * 23 + "…", "background"]
