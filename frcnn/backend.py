@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 
 from frcnn import build
@@ -21,6 +22,9 @@ EXPORTED = (".onnx", ".engine", ".trt")
 
 class Backend(Protocol):
     """A loaded model. One that is an `nn.Module` too is moved to the device of a run."""
+
+    after_network: Callable[[], None]
+    """Called between the network and its post-processing, for a clock."""
 
     def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
         """Find objects.
@@ -46,10 +50,14 @@ class TorchBackend(nn.Module):
     def __init__(self, detector: FasterRCNN, settings: DetectionSettings, *, epochs: int = 0) -> None:
         super().__init__()
         self.detector, self.settings, self.epochs = detector.eval(), settings, epochs
+        self.after_network: Callable[[], None] = lambda: None
 
+    @torch.no_grad()
     def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
         """See `Backend`."""
-        return self.detector.detect(images, settings=self.settings, image_sizes=image_sizes)
+        raw = self.detector.outputs(images, settings=self.settings, image_sizes=image_sizes)
+        self.after_network()
+        return self.detector.postprocess(*raw, settings=self.settings)
 
 
 class LitBackend(pl.LightningModule):

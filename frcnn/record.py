@@ -13,11 +13,17 @@ import torch
 
 from frcnn import build, results
 from frcnn.bridge.files import write_text
-from frcnn.callbacks import History, TrainingProgress, ValidationMap
+from frcnn.callbacks import History, StageTimes, TrainingProgress, ValidationMap
 from frcnn.data.sample import Sample
 from frcnn.folder import is_first_process
 from frcnn.report.page import Picture, RunPage, Setting, render_page
-from frcnn.report.plots import map_figure, precision_recall_figure, training_figure
+from frcnn.report.plots import (
+    calibration_figure,
+    confusion_figure,
+    map_figure,
+    precision_recall_figure,
+    training_figure,
+)
 from frcnn.report.training import draw_training, draw_validation, training_grid, validation_grid
 from frcnn.spec.run import App
 
@@ -35,6 +41,7 @@ class RunRecord:
         validation: what evaluates it.
         progress: what counts images.
         history: the curves of a training.
+        times: how long an image took.
     """
 
     app: App
@@ -45,6 +52,7 @@ class RunRecord:
     validation: ValidationMap
     progress: TrainingProgress
     history: History = field(default_factory=History)
+    times: StageTimes | None = None
     _training: list[Picture] = field(default_factory=list)
     _begun: datetime = field(default_factory=datetime.now)
     _since: float = field(default_factory=time.perf_counter)
@@ -73,8 +81,14 @@ class RunRecord:
         result, samples = self.validation.result, self.validation.samples if self.validation.result else []
         if samples:
             validation_grid(samples, look).save(target / "validation.png")
+        if result:
+            confusion_figure(result).savefig(target / "confusion.png", dpi=120)
+            calibration_figure(result).savefig(target / "calibration.png", dpi=120)
         if self.app.evaluation_config.visualize_pr_curve and result:
-            precision_recall_figure(result).savefig(target / "PR_curve.png", dpi=120)
+            several = len(result.iou_thresholds) > 1
+            for level, iou in enumerate(result.iou_thresholds):
+                name = f"PR_curve_{iou:.2f}.png" if several else "PR_curve.png"
+                precision_recall_figure(result, level=level).savefig(target / name, dpi=120)
         after = f"after epoch {self.validation.epoch}" if self.command == "train" else ""
         page = RunPage(
             title=self.app.run.name or self.folder.name,
@@ -86,6 +100,7 @@ class RunRecord:
             curves=series,
             result=result,
             evaluated=after,
+            times=self.times.medians() if self.times else {},
             class_names=look.class_names,
             validation=[Picture(Path(s.id).name, draw_validation(s, look)) for s in samples],
             training=self._training,

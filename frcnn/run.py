@@ -23,6 +23,7 @@ from frcnn.callbacks import (
     LossEarlyStopping,
     LrMonitor,
     OptimizedMetric,
+    StageTimes,
     StatusWriter,
     Throughput,
     TrainingProgress,
@@ -180,8 +181,10 @@ def evaluate(app: App, folder: Path) -> float | None:
         results.store_settings(app, folder)
         validation = _validation(app)
         model, progress = _summary(app, ours.detector) if ours else [], TrainingProgress()
-        record = RunRecord(app, folder, "evaluate", model, data, validation, progress)
-        trainer = make_trainer(app, folder, [validation, progress, LastWords(record.write_end)])
+        times = StageTimes()
+        record = RunRecord(app, folder, "evaluate", model, data, validation, progress, times=times)
+        callbacks = [times, validation, progress, LastWords(record.write_end)]
+        trainer = make_trainer(app, folder, callbacks)
         if app.trainer.limit_val_batches != "1.0":
             limit = app.trainer.limit_val_batches
             log.warning("trainer.limit_val_batches is %s: not all images count; 1.0 takes all", limit)
@@ -195,9 +198,12 @@ def evaluate(app: App, folder: Path) -> float | None:
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
             "epoch": ours.epochs if ours else None,
+            "milliseconds_per_image": times.medians(),
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
         }
+        stages = (f"{name} {value:.1f} ms" for name, value in times.medians().items())
+        log.info("an image takes: %s (medians)", ", ".join(stages))
         results.write(folder, found)
         record.write()
         status.write("SUCCESS", "Evaluation finished successfully.", kpi={"mAP": found["mAP"]})
@@ -359,10 +365,6 @@ def _prepare(app: App, *, train: bool = True) -> build.Data:
     pl.seed_everything(app.random_seed, workers=True, verbose=False)
     for notice in (*replace_zeros(app), *dead_fields(app), *(_defaults_taken(app) if train else ())):
         log.info("%s", notice)
-    if app.run.tao_quirks:
-        log.warning(
-            "run.tao_quirks covers the step schedule and rotate_rad_max; evaluation matches as documented"
-        )
     build.locate_data(app, app.run, train=train)
     workers = app.run.num_workers
     if workers < 0:
@@ -425,10 +427,12 @@ def _validation(app: App) -> ValidationMap:
     evaluation = app.evaluation_config
     return ValidationMap(
         class_names(app.dataset_config),
-        iou_thresholds=iou_thresholds(evaluation),
+        iou_thresholds=iou_thresholds(evaluation, tao_quirks=app.run.tao_quirks),
         voc07=evaluation.use_voc07_11point_metric,
         score_threshold=evaluation.object_confidence_thres,
         ignore_difficult=app.run.difficult == "ignore",
+        tao_quirks=app.run.tao_quirks,
+        batch=evaluation.batch_size,
         keep_samples=12,
     )
 

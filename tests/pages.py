@@ -5,10 +5,26 @@ from PIL import Image
 
 from frcnn.data.table import Counts, DataTable, SourceTable
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
+from frcnn.metrics.calibration import Calibration
+from frcnn.metrics.confusion import Confusion
 from frcnn.report.page import Picture, RunPage, Setting
 from frcnn.report.plots import Series
 
 NAMES = ["<b>car</b>", 'a "van" & co', "x" * 60]
+COCO = {
+    "AP": 0.5,
+    "AP50": 0.6,
+    "AP75": 0.5,
+    "AP_small": None,
+    "AP_medium": 0.4,
+    "AP_large": 0.7,
+    "AR1": 0.3,
+    "AR10": 0.5,
+    "AR100": 0.6,
+    "AR_small": None,
+    "AR_medium": 0.4,
+    "AR_large": 0.7,
+}
 
 
 def series(values):
@@ -25,7 +41,9 @@ def result():
             AP_per_iou=(ap, ap),
             best_f1=OperatingPoint(0.3, 2 / 3, 1.0) if ap else None,
             detections=4,
-            curve=curve,
+            ignored=1 if ap else 0,
+            calibration=Calibration(0.1, (0.3, 0.9), (0.2, 1.0), (5, 3)) if ap else None,
+            curves=(curve, curve),
             **common,
         )
         for name, ap in zip(NAMES, (0.8, 0.4, None), strict=True)
@@ -38,6 +56,8 @@ def result():
         score_threshold=1e-4,
         images=1234,
         per_class=per_class,
+        coco=COCO,
+        confusion=Confusion(((5, 1, 0, 2), (0, 3, 0, 1), (0, 0, 0, 0), (2, 1, 0, 0)), (0.3, 0.3, 0.5)),
     )
 
 
@@ -71,6 +91,7 @@ def full_page(**options):
         "curves": curves,
         "result": result(),
         "evaluated": "after epoch 3",
+        "times": {"pre-processing": 12.3, "network": 234.5, "post-processing": 3.21},
         "class_names": NAMES,
         "validation": [Picture(f"<{i}>.png", picture) for i in range(12)],
         "training": [Picture(f"{i}.png", picture) for i in range(12)],

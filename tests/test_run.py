@@ -134,7 +134,8 @@ def test_evaluate_reproduces_the_last_validation(finished, tmp_path):
     page = Reader((tmp_path / "eval" / "report" / "index.html").read_text())
     headings = [text for place, text in page.texts if place.endswith("section/h2")]
     assert headings == [
-        *("Classes", "Precision and recall", "Validation images", "Data", "Model", "Settings", "Environment"),
+        *("Classes", "Precision and recall", "COCO", "Confusion", "Calibration", "Time"),
+        *("Validation images", "Data", "Model", "Settings", "Environment"),
     ]
     lines = [json.loads(line) for line in (tmp_path / "eval" / "status.json").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["STARTED", "SUCCESS"]
@@ -147,7 +148,7 @@ def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finis
     assert "come with the checkpoint" in capsys.readouterr().err
     curve = "evaluation_config.visualize_pr_curve=true"
     assert main("evaluate", [model, "evaluation=coco", curve, f"hydra.run.dir={tmp_path / 'eval'}"]) == 0
-    assert (tmp_path / "eval" / "report" / "PR_curve.png").exists()
+    assert len(list((tmp_path / "eval" / "report").glob("PR_curve_0.??.png"))) == 10
     assert len(results(tmp_path / "eval")["iou_thresholds"]) == 10
 
 

@@ -9,6 +9,7 @@ from frcnn.callbacks.last_words import LastWords
 from frcnn.callbacks.lr_monitor import LrMonitor
 from frcnn.callbacks.optimized import OptimizedMetric
 from frcnn.callbacks.progress import TrainingProgress
+from frcnn.callbacks.stage_times import StageTimes
 from frcnn.callbacks.status import StatusWriter
 from frcnn.callbacks.tensorboard_media import TensorBoardMedia
 from frcnn.callbacks.throughput import Throughput
@@ -23,6 +24,7 @@ __all__ = [
     "LossEarlyStopping",
     "LrMonitor",
     "OptimizedMetric",
+    "StageTimes",
     "StatusWriter",
     "TensorBoardMedia",
     "Throughput",

@@ -11,7 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from frcnn.metrics import DetectionEvaluator, EvaluationResult
-from frcnn.report.tables import evaluation_table, render
+from frcnn.report.tables import coco_table, evaluation_table, render
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class ValidationMap(Callback):
         voc07: eleven-point metric.
         score_threshold: detections below it do not exist.
         ignore_difficult: difficult objects need not be found.
+        tao_quirks: match as the original did.
+        batch: images of a validation batch.
         keep_samples: how many images stay in `samples` for the report.
     """
 
@@ -53,6 +55,8 @@ class ValidationMap(Callback):
         voc07: bool = False,
         score_threshold: float = 0.0,
         ignore_difficult: bool = True,
+        tao_quirks: bool = False,
+        batch: int = 1,
         keep_samples: int = 8,
     ) -> None:
         self.evaluator = DetectionEvaluator(
@@ -61,6 +65,8 @@ class ValidationMap(Callback):
             voc07=voc07,
             score_threshold=score_threshold,
             ignore_difficult=ignore_difficult,
+            tao_quirks=tao_quirks,
+            batch=batch,
         )
         self.names = ("val/mAP", *(f"val/AP/{name}" for name in class_names))  # logged unless undefined
         self.keep_samples = keep_samples
@@ -95,6 +101,8 @@ class ValidationMap(Callback):
             ids=batch.ids,
             proposals=outputs.proposals,
             proposals_valid=outputs.proposals_valid,
+            sizes=batch.image_sizes,
+            original_sizes=batch.original_sizes,
         )
         for i in range(min(len(batch.ids), self.keep_samples - len(self.samples))):
             height, width = batch.image_sizes[i].int().tolist()
@@ -130,3 +138,5 @@ class ValidationMap(Callback):
         if trainer.is_global_zero:
             place = f" after epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else ""
             log.info("validation%s\n%s", place, render(evaluation_table(result)))
+            if trainer.state.fn != "fit":
+                log.info("%s", render(coco_table(result.coco)))

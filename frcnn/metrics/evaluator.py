@@ -7,7 +7,7 @@ background, T IoU thresholds, D detections of one image.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,23 +21,16 @@ from frcnn.metrics.average_precision import (
     eleven_point_mean,
     precision_recall,
 )
-from frcnn.metrics.matching import greedy_match, pairwise_coverage, pairwise_iou
+from frcnn.metrics.calibration import Calibration, calibration
+from frcnn.metrics.coco import coco_summary
+from frcnn.metrics.confusion import Confusion, confusion
+from frcnn.metrics.matching import pairwise_iou
+from frcnn.metrics.verdict import ImageRecord, Scenes, Verdict, gather, judge_as_tao, judge_scenes
 
 log = logging.getLogger(__name__)
 
 RPN_RECALL_IOU = 0.5  # TAO: fixed, whatever the matching threshold
-
-
-class ImageRecord(NamedTuple):
-    """What one image contributes: arrays only, so that processes can exchange it."""
-
-    scores: NDArray[np.float32]  # (D,) descending
-    labels: NDArray[np.int64]  # (D,)
-    matched: NDArray[np.bool_]  # (T, D) true positives
-    ignored: NDArray[np.bool_]  # (T, D) on a difficult object or in an area to ignore
-    ordinary: NDArray[np.int64]  # (K,) objects that count
-    difficult: NDArray[np.int64]  # (K,) objects that do not
-    proposed: NDArray[np.int64] | None  # (K,) objects, difficult included, that a proposal overlaps
+UNPROVEN = 0.5  # score from which a class counts in the confusion matrix that has no best F1
 
 
 @dataclass(frozen=True)
@@ -53,13 +46,17 @@ class ClassResult:
     ground_truth: int  # without the difficult ones
     difficult: int
     detections: int
-    curve: tuple[Curve, Curve] = field(repr=False, compare=False)  # precision, recall; smallest IoU threshold
+    ignored: int  # of the detections: neither right nor wrong, smallest IoU threshold
+    calibration: Calibration | None
+    curves: tuple[tuple[Curve, Curve], ...] = field(repr=False, compare=False)  # precision, recall per IoU
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the curve."""
-        figures = {name: value for name, value in vars(self).items() if name != "curve"}
+        """JSON-ready, without the curves."""
+        figures = {name: value for name, value in vars(self).items() if name != "curves"}
         best_f1 = None if self.best_f1 is None else self.best_f1._asdict()
-        return figures | {"AP_per_iou": list(self.AP_per_iou), "best_f1": best_f1}
+        calibrated = None if self.calibration is None else self.calibration.to_dict()
+        lists = {"AP_per_iou": list(self.AP_per_iou)}
+        return figures | lists | {"best_f1": best_f1, "calibration": calibrated}
 
 
 @dataclass(frozen=True)
@@ -73,12 +70,15 @@ class EvaluationResult:
     score_threshold: float
     images: int
     per_class: Mapping[str, ClassResult]
+    coco: Mapping[str, float | None]  # COCO's twelve figures, see `coco_summary`
+    confusion: Confusion
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation's part of results.json."""
         per_class = {name: result.to_dict() for name, result in self.per_class.items()}
         lists = {"mAP_per_iou": list(self.mAP_per_iou), "iou_thresholds": list(self.iou_thresholds)}
-        return vars(self) | lists | {"per_class": per_class}
+        more = {"coco": dict(self.coco), "confusion": self.confusion.to_dict(list(self.per_class))}
+        return vars(self) | lists | {"per_class": per_class} | more
 
 
 class DetectionEvaluator:
@@ -94,6 +94,8 @@ class DetectionEvaluator:
         score_threshold: detections below it do not exist. TAO: so AP, too, is cut off there.
         ignore_difficult: difficult objects need not be found, and finding them is no mistake. Otherwise
             they are objects like any other.
+        tao_quirks: match and average as the original did (see `judge_as_tao`), with its repeated images.
+        batch: images of its batches.
     """
 
     def __init__(
@@ -104,12 +106,15 @@ class DetectionEvaluator:
         voc07: bool = False,
         score_threshold: float = 0.0,
         ignore_difficult: bool = True,
+        tao_quirks: bool = False,
+        batch: int = 1,
     ) -> None:
         self.class_names = tuple(class_names)
         self.iou_thresholds = tuple(float(threshold) for threshold in iou_thresholds)
         self.metric = "voc07" if voc07 else "area"
         self.score_threshold = score_threshold
         self.ignore_difficult = ignore_difficult
+        self.tao_quirks, self.batch = tao_quirks, batch
         self._records: dict[str, ImageRecord] = {}
 
     def update(
@@ -126,6 +131,8 @@ class DetectionEvaluator:
         gt_ignored_labels: torch.Tensor | None = None,
         proposals: torch.Tensor | None = None,
         proposals_valid: torch.Tensor | None = None,
+        sizes: torch.Tensor | None = None,
+        original_sizes: torch.Tensor | None = None,
     ) -> None:
         """Add a batch; every box is xyxy in network-input pixels.
 
@@ -142,44 +149,46 @@ class DetectionEvaluator:
             gt_ignored_labels: (B, I) the class that an area is about; -1: any.
             proposals: (B, R, 4); without them RPN recall stays undefined.
             proposals_valid: (B, R) bool.
+            sizes: (B, 2) height and width of each image in the network input.
+            original_sizes: (B, 2) those of its file; COCO's sizes are those of objects in the file.
         """
         score, label, gt_label = _numpy(scores), _numpy(labels), _numpy(gt_labels)
-        gt_box, real = _numpy(gt_boxes), gt_label >= 0
-        difficult = _numpy(gt_difficult) & real & self.ignore_difficult
-
+        box, gt_box, real = _numpy(boxes), _numpy(gt_boxes), gt_label >= 0
+        difficult = _numpy(gt_difficult) & self.ignore_difficult
         keep = (label >= 0) & (score >= self.score_threshold)
+        order = np.where(keep, -score, np.inf).argsort(axis=1, kind="stable")
         counts = keep.sum(axis=1)
-        order = np.where(keep, -score, np.inf).argsort(axis=1, kind="stable")[:, : counts.max(initial=0)]
-        box = np.take_along_axis(_numpy(boxes), order[..., None], axis=1)
-        score, label = (np.take_along_axis(array, order, axis=1) for array in (score, label))
-
-        same_class = (label[:, :, None] == gt_label[:, None]) & real[:, None]
-        thresholds = np.asarray(self.iou_thresholds)
-        matched, ignored = greedy_match(
-            pairwise_iou(box, gt_box), same_class, difficult, thresholds=thresholds
-        )
+        area_box, area_label = np.zeros((len(ids), 0, 4), np.float32), np.zeros((len(ids), 0), np.int64)
         if gt_ignored is not None and gt_ignored_labels is not None:
-            about = _numpy(gt_ignored_labels)[:, None]
-            share = pairwise_coverage(box, _numpy(gt_ignored)) * ((about < 0) | (about == label[:, :, None]))
-            ignored |= (share.max(axis=-1, initial=0.0) >= thresholds[:, None, None]) & ~matched
+            area_box, area_label = _numpy(gt_ignored), _numpy(gt_ignored_labels)
+        filled = (area_box[..., 2] > area_box[..., 0]) & (area_box[..., 3] > area_box[..., 1])
         proposed = None
         if proposals is not None and proposals_valid is not None:
             # TAO: coordinates are inclusive pixels, and one proposal may serve many objects.
             overlaps = pairwise_iou(gt_box, _numpy(proposals), offset=1.0) * _numpy(proposals_valid)[:, None]
             proposed = (overlaps.max(axis=-1, initial=0.0) >= RPN_RECALL_IOU) & real
+        size = np.full((len(ids), 2), np.inf) if sizes is None else _numpy(sizes)
+        magnification = np.ones(len(ids))
+        if sizes is not None and original_sizes is not None:
+            magnification = _numpy(original_sizes).prod(axis=1) / size.prod(axis=1)
 
         repeated = [name for name in ids if name in self._records]
         if repeated:
             log.warning("%d images came twice and count once, %s first", len(repeated), repeated[0])
-        for i, (name, count) in enumerate(zip(ids, counts, strict=True)):
+        for i, name in enumerate(ids):
+            kept = order[i, : counts[i]]
             record = ImageRecord(
-                scores=score[i, :count],
-                labels=label[i, :count],
-                matched=matched[:, i, :count],
-                ignored=ignored[:, i, :count],
-                ordinary=self._per_class(gt_label[i, real[i] & ~difficult[i]]),
-                difficult=self._per_class(gt_label[i, difficult[i]]),
+                scores=score[i, kept],
+                labels=label[i, kept],
+                boxes=box[i, kept],
+                object_labels=gt_label[i, real[i]],
+                object_boxes=gt_box[i, real[i]],
+                difficult=difficult[i, real[i]],
+                area_labels=area_label[i, filled[i]],
+                area_boxes=area_box[i, filled[i]],
                 proposed=None if proposed is None else self._per_class(gt_label[i, proposed[i]]),
+                size=(float(size[i, 0]), float(size[i, 1])),
+                magnification=float(magnification[i]),
             )
             self._records.setdefault(name, record)
 
@@ -200,72 +209,64 @@ class DetectionEvaluator:
 
     def compute(self) -> EvaluationResult:
         """Evaluate all images so far."""
-        # Equal scores keep the order of their images; sorting by id makes that the same in every run.
-        records = [record for _, record in sorted(self._records.items())]
-        classes = len(self.class_names)
-        scores = np.concatenate([r.scores for r in records] or [np.zeros(0, np.float32)])
-        labels = np.concatenate([r.labels for r in records] or [np.zeros(0, np.int64)])
-        empty = np.zeros((len(self.iou_thresholds), 0), np.bool_)
-        matched = np.concatenate([r.matched for r in records] or [empty], axis=1)
-        ignored = np.concatenate([r.ignored for r in records] or [empty], axis=1)
-        ordinary = sum((r.ordinary for r in records), start=np.zeros(classes, np.int64))
-        difficult = sum((r.difficult for r in records), start=np.zeros(classes, np.int64))
-        known = [r.proposed for r in records if r.proposed is not None]
-        proposed = sum(known, start=np.zeros(classes, np.int64)) if len(known) == len(records) > 0 else None
-
-        order = (-scores).argsort(kind="stable")
-        scores, labels, matched, ignored = scores[order], labels[order], matched[:, order], ignored[:, order]
-        per_class = {}
-        for i, name in enumerate(self.class_names):
-            own = labels == i
-            objects = int(ordinary[i] + difficult[i])
-            per_class[name] = self._class_result(
-                scores[own],
-                matched[:, own],
-                ignored[:, own],
-                ground_truth=int(ordinary[i]),
-                difficult=int(difficult[i]),
-                rpn_recall=float(proposed[i] / objects) if proposed is not None and objects else None,
-            )
+        once = self._scenes()
+        scenes = self._scenes(repeated=True) if self.tao_quirks else once
+        judge = judge_as_tao if self.tao_quirks else judge_scenes
+        verdict = judge(scenes, thresholds=np.asarray(self.iou_thresholds))
+        per_class = {name: self._class_result(i, scenes, verdict) for i, name in enumerate(self.class_names)}
         per_iou = zip(*(result.AP_per_iou for result in per_class.values()), strict=True)
         mean_per_iou = tuple(_mean(column) for column in per_iou)
+        cuts = [UNPROVEN if r.best_f1 is None else r.best_f1.score for r in per_class.values()]
         return EvaluationResult(
             mAP=_mean(mean_per_iou),
             mAP_per_iou=mean_per_iou,
             metric=self.metric,
             iou_thresholds=self.iou_thresholds,
             score_threshold=self.score_threshold,
-            images=len(records),
+            images=len(self._records),
             per_class=per_class,
+            coco=coco_summary(*once.for_coco(), classes=len(self.class_names)),
+            confusion=confusion(once, cuts=cuts),
         )
 
-    def _class_result(
-        self,
-        scores: NDArray[np.float32],
-        matched: NDArray[np.bool_],
-        ignored: NDArray[np.bool_],
-        *,
-        ground_truth: int,
-        difficult: int,
-        rpn_recall: float | None,
-    ) -> ClassResult:
+    def _scenes(self, *, repeated: bool = False) -> Scenes:
+        # Equal scores keep the order of their images; sorting by id makes that the same in every run.
+        records = [record for _, record in sorted(self._records.items())]
+        if repeated:  # TAO: the last batch is filled up with the first images
+            records = list(self._records.values())
+            records = [records[i % len(records)] for i in range(-(-len(records) // self.batch) * self.batch)]
+        return gather(records, classes=len(self.class_names))
+
+    def _class_result(self, number: int, scenes: Scenes, verdict: Verdict) -> ClassResult:
+        own = verdict.label == number
+        scores, hit, ignored = verdict.score[own], verdict.hit[:, own], verdict.ignored[:, own]
+        mine = verdict.object_label == number
+        difficult = int((mine & verdict.difficult).sum())
+        ground_truth = int(mine.sum()) - difficult
         average = eleven_point_mean if self.metric == "voc07" else area_under_envelope
-        judged = [right[~skip] for right, skip in zip(matched, ignored, strict=True)]
-        curves = [precision_recall(correct, positives=max(ground_truth, 1)) for correct in judged]
-        aps = tuple(average(*curve) if ground_truth else None for curve in curves)
+        judged = [right[~skip] for right, skip in zip(hit, ignored, strict=True)]
+        curves = tuple(precision_recall(correct, positives=max(ground_truth, 1)) for correct in judged)
+        # TAO: a class counts that was only detected, and the first one always, for the sake of empty slots.
+        counts = [ground_truth > 0 or (self.tao_quirks and (number == 0 or len(c) > 0)) for c in judged]
+        aps = tuple(average(*curve) if c else None for curve, c in zip(curves, counts, strict=True))
         precision, recall = curves[0]
-        found = float(recall[-1]) if len(recall) else 0.0
+        nothing = 0.0 if self.tao_quirks else None
+        found = float(recall[-1]) if len(recall) and ground_truth else 0.0
+        proposed = None if scenes.proposed is None else scenes.proposed[number]
+        objects = int((scenes.object_label == number).sum())
         return ClassResult(
             AP=_mean(aps),
             AP_per_iou=aps,
-            precision=float(precision[-1]) if len(precision) else None,
-            recall=found if ground_truth else None,
-            best_f1=best_f1_point(scores[~ignored[0]], precision, recall),
-            rpn_recall=rpn_recall,
+            precision=float(precision[-1]) if len(precision) else nothing,
+            recall=found if ground_truth else nothing,
+            best_f1=best_f1_point(scores[~ignored[0]], precision, recall) if ground_truth else None,
+            rpn_recall=float(proposed / objects) if proposed is not None and objects else None,
             ground_truth=ground_truth,
             difficult=difficult,
             detections=len(scores),
-            curve=(precision, recall),
+            ignored=int(ignored[0].sum()),
+            calibration=calibration(scores[~ignored[0]], judged[0]),
+            curves=curves,
         )
 
 

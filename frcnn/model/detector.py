@@ -228,6 +228,15 @@ class FasterRCNN(nn.Module):
         self, images: Tensor, *, settings: DetectionSettings, image_sizes: Tensor | None = None
     ) -> Detections:
         """Find objects in images (B, C, H, W); image_sizes as in `losses`. Call `eval()` before."""
+        return self.postprocess(
+            *self.outputs(images, settings=settings, image_sizes=image_sizes), settings=settings
+        )
+
+    @torch.no_grad()
+    def outputs(
+        self, images: Tensor, *, settings: DetectionSettings, image_sizes: Tensor | None = None
+    ) -> tuple[RoiOutput, Proposals, Tensor]:
+        """What `postprocess` makes detections of: outputs of the head, proposals, image sizes (B, 2)."""
         sizes = _valid_sizes(images, image_sizes)
         features = self.feature_map(images)
         proposals = self.propose(
@@ -241,8 +250,7 @@ class FasterRCNN(nn.Module):
             ),
         )
         crops = self.crop(features, proposals.boxes, input_size=_input_size(images))
-        output = RoiOutput(*(carry(x, to=images) for x in self.head(crops)))
-        return self.postprocess(output, proposals, sizes, settings=settings)
+        return RoiOutput(*(carry(x, to=images) for x in self.head(crops))), proposals, sizes
 
     def _freeze(self, blocks: Collection[int], batch_norm: bool) -> None:
         parts = (self.trunk, self.head.body)

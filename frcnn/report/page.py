@@ -10,12 +10,13 @@ from PIL import Image
 
 from frcnn.data.table import DataTable
 from frcnn.metrics import EvaluationResult
+from frcnn.metrics.calibration import FROM
 from frcnn.report.charts import DASHES, INK, Line, line_chart
 from frcnn.report.colours import PALETTE, class_colour
 from frcnn.report.html import Html, definitions, element, joined, page, picture, table
 from frcnn.report.plots import LOSSES, Series, precision_recall_points, smooth
 from frcnn.report.style import STYLE
-from frcnn.report.tables import METRICS, data_rows
+from frcnn.report.tables import METRICS, coco_rows, data_rows
 
 MEMORY, RATE = "memory/gpu_GiB", "throughput/images_per_second_epoch"
 
@@ -48,6 +49,7 @@ class RunPage:
     curves: Mapping[str, Series] = field(default_factory=dict)
     result: EvaluationResult | None = None
     evaluated: str = ""  # what the result is of, such as "epoch 3"
+    times: Mapping[str, float] = field(default_factory=dict)  # stages and the milliseconds of an image
     class_names: Sequence[str] = ()
     validation: Sequence[Picture] = ()
     training: Sequence[Picture] = ()
@@ -81,7 +83,20 @@ def _sections(run: RunPage) -> Iterator[tuple[str, Html]]:
     yield "Curves", _grid(_curves(run.curves, run.class_names), "charts")
     if run.result:
         yield "Classes", _classes(run.result, run.evaluated)
-        yield "Precision and recall", _grid([_precision_recall(run.result)], "charts")
+        levels = range(len(run.result.iou_thresholds))
+        yield (
+            "Precision and recall",
+            _grid([_precision_recall(run.result, level) for level in levels], "charts"),
+        )
+        yield "COCO", _coco(run.result)
+        yield "Confusion", _confusion(run.result)
+        yield "Calibration", _calibration(run.result)
+    if run.times:
+        note = "Medians for one image; the last two are a batch's divided by its images."
+        yield (
+            "Time",
+            joined([element("p", note), definitions({k: f"{v:.1f} ms" for k, v in run.times.items()})]),
+        )
     key = _key(run.class_names)
     truth = "Dashed: ground truth (dotted: difficult). Coloured: detections."
     yield "Validation images", _pictures(run.validation, joined([element("p", truth), key]))
@@ -137,6 +152,7 @@ def _over_epochs(curves: Mapping[str, Series], styles: Mapping[str, tuple[str, s
 def _classes(result: EvaluationResult, evaluated: str) -> Html:
     several = len(result.iou_thresholds) > 1
     difficult = any(figures.difficult for figures in result.per_class.values())
+    ignored = any(figures.ignored for figures in result.per_class.values())
     rows: list[dict[str, object]] = []
     for i, (name, figures) in enumerate(result.per_class.items()):
         row: dict[str, object] = {"Class": joined([_swatch(class_colour(i)), " ", name]), "AP": figures.AP}
@@ -153,6 +169,7 @@ def _classes(result: EvaluationResult, evaluated: str) -> Html:
             "Objects": figures.ground_truth,
             **({"Difficult": figures.difficult} if difficult else {}),
             "Detections": figures.detections,
+            **({"Ignored": figures.ignored} if ignored else {}),
         }
         rows.append(row)
     means: dict[str, object] = {"Class": "mean", "AP": result.mAP}
@@ -167,7 +184,7 @@ def _classes(result: EvaluationResult, evaluated: str) -> Html:
     return joined([element("p", note), table([*rows, means], total=True, decimals=4)])
 
 
-def _precision_recall(result: EvaluationResult) -> Html:
+def _precision_recall(result: EvaluationResult, level: int) -> Html:
     lines = [
         Line(
             name,
@@ -177,10 +194,66 @@ def _precision_recall(result: EvaluationResult) -> Html:
             dash=DASHES[i // len(PALETTE) % len(DASHES)],
             label=f"AP {ap:.3f}",
         )
-        for i, name, ap, recall, precision in precision_recall_points(result)
+        for i, name, ap, recall, precision in precision_recall_points(result, level=level)
     ]
-    title = f"Precision over recall at IoU {result.iou_thresholds[0]:g}"
+    title = f"Precision over recall at IoU {result.iou_thresholds[level]:g}"
     return line_chart(lines, title=title, x_label="recall", x_range=(0.0, 1.0), y_range=(0.0, 1.0))
+
+
+def _coco(result: EvaluationResult) -> Html:
+    note = (
+        "COCO's own figures: mean over IoU 0.50 to 0.95, at most 100 detections of an image and class; "
+        "small is below 32x32 pixels of the image file, large above 96x96."
+    )
+    return joined([element("p", note), table(coco_rows(result.coco), decimals=4)])
+
+
+def _confusion(result: EvaluationResult) -> Html:
+    names = [*result.per_class, "background"]
+    rows: list[dict[str, object]] = []
+    for i, (name, counts) in enumerate(zip(names, result.confusion.counts, strict=True)):
+        whole = max(sum(counts), 1)
+        cells = {
+            f"as {other}": _shaded(count, count / whole) for other, count in zip(names, counts, strict=True)
+        }
+        colour = class_colour(i) if i < len(names) - 1 else "transparent"
+        rows.append({"Object": joined([_swatch(colour), " ", name]), **cells})
+    rows[-1][f"as {names[-1]}"] = None
+    note = (
+        "Objects by class, and what they were detected as, at IoU 0.5; a class's detections count from the "
+        "score of its best F1. Last column: missed. Last row: detections of nothing. "
+        "Shades are shares of a row."
+    )
+    return joined([element("p", note), table(rows)])
+
+
+def _shaded(count: int, share: float) -> Html:
+    style = f"background:rgba(0,114,178,{0.55 * share:.2f});padding:2px 8px;border-radius:4px"
+    return element("span", f"{count:,}", style=style)
+
+
+def _calibration(result: EvaluationResult) -> Html:
+    diagonal = Line("as right as they say", np.array([0.0, 1.0]), np.array([0.0, 1.0]), INK, faint=True)
+    lines = [
+        Line(
+            name,
+            np.array(known.score),
+            np.array(known.precision),
+            class_colour(i),
+            dash=DASHES[i // len(PALETTE) % len(DASHES)],
+            label=f"error {known.error:.3f}",
+        )
+        for i, (name, figures) in enumerate(result.per_class.items())
+        if (known := figures.calibration)
+    ]
+    title = f"Precision over score at IoU {result.iou_thresholds[0]:g}"
+    unit = (0.0, 1.0)
+    chart = line_chart([diagonal, *lines], title=title, x_label="score", x_range=unit, y_range=unit)
+    note = (
+        "Where a line is below the diagonal, scores promise too much. The error is the expected calibration "
+        f"error over detections that score at least {FROM:g}."
+    )
+    return joined([element("p", note), _grid([chart], "charts")]) if lines else Html()
 
 
 def _pictures(pictures: Sequence[Picture], words: Html) -> Html:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from frcnn.metrics import EvaluationResult
 from frcnn.metrics.average_precision import precision_envelope
+from frcnn.metrics.calibration import BINS
 from frcnn.report.colours import PALETTE, class_colour
 
 LOSSES = {
@@ -92,40 +93,103 @@ def map_figure(metrics: Mapping[str, Series]) -> Figure:
     return figure
 
 
-def precision_recall_figure(result: EvaluationResult) -> Figure:
-    """Precision over recall at the smallest IoU threshold; a dot marks the best F1 of each class."""
+def precision_recall_figure(result: EvaluationResult, *, level: int = 0) -> Figure:
+    """Precision over recall at an IoU threshold, by its number; a dot at the first marks each best F1."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for i, name, ap, recall, precision in precision_recall_points(result):
+    for i, name, ap, recall, precision in precision_recall_points(result, level=level):
         style = LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
         label = f"{name}  AP {ap:.3f}"
         axes.plot(recall, precision, style, color=class_colour(i), linewidth=1.8, label=label)
-        if (best := result.per_class[name].best_f1) is not None:
+        if level == 0 and (best := result.per_class[name].best_f1) is not None:
             axes.plot(best.recall, best.precision, "o", color=class_colour(i), markeredgecolor="white")
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), xlabel="recall", ylabel="precision")
-    title = f"Precision and recall at IoU {result.iou_thresholds[0]:g}"
+    title = f"Precision and recall at IoU {result.iou_thresholds[level]:g}"
     axes.set_title(title, loc="left", fontweight="bold")
     tidy(axes)
     return figure
 
 
 def precision_recall_points(
-    result: EvaluationResult,
+    result: EvaluationResult, *, level: int = 0
 ) -> Iterator[tuple[int, str, float, NDArray[np.float64], NDArray[np.float64]]]:
-    """Class id, name, AP, recall and precision, at the smallest IoU threshold, of every class that has them.
+    """Class id, name, AP, recall and precision, at an IoU threshold, of every class that has them.
 
     As in the metric: the envelope whose area is AP, or the raw points of which VOC 2007 takes eleven.
     """
     for i, (name, figures) in enumerate(result.per_class.items()):
-        precision, recall = figures.curve
-        ap = figures.AP_per_iou[0]
+        precision, recall = figures.curves[level]
+        ap = figures.AP_per_iou[level]
         if ap is None or not len(precision):
             continue
         if result.metric == "area":
             precision = precision_envelope(precision)
         yield i, name, ap, np.append(0.0, recall), np.append(precision[:1], precision)
+
+
+def confusion_figure(result: EvaluationResult) -> Figure:
+    """Objects by class against what they were detected as, from the score of each class's best F1 on.
+
+    Numbers are counts, shades are shares of a row.
+    """
+    labels = [*(_short(name) for name in result.per_class), "background"]
+    counts = np.array(result.confusion.counts, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = len(labels)
+    longest = max(map(len, labels))
+    room = max(0.5, 0.11 * max(len(f"{count:.0f}") for count in counts.flat))  # inches of a cell
+    figure = Figure(figsize=(1.8 + 0.08 * longest + room * side, 1.6 + 0.08 * longest + 0.5 * side))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        if row < side - 1 or column < side - 1:  # nobody counts where there is nothing and nothing is found
+            colour = "white" if shares[row, column] > 0.55 else "black" if count else "#a0a0a0"
+            axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour, size=9)
+    turned = longest * 0.08 > room
+    axes.set_xticks(range(side), labels, rotation=90 if turned else 0)
+    axes.set_yticks(range(side), labels)
+    axes.set_xlabel("detected as (last: missed)")
+    axes.set_ylabel("is (last: nothing there)")
+    axes.axhline(side - 1.5, color=INK, linewidth=1)
+    axes.axvline(side - 1.5, color=INK, linewidth=1)
+    figure.suptitle("Confusion at IoU 0.5", x=0.01, ha="left", fontweight="bold")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(colors=INK, length=0)
+    return figure
+
+
+def calibration_figure(result: EvaluationResult) -> Figure:
+    """The share of detections that are right over their score, and below how many detections score so."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    axes.plot([0, 1], [0, 1], color="#a0a0a0", linewidth=1, label="as right as they say")
+    total = np.zeros(BINS)
+    for i, (name, figures) in enumerate(result.per_class.items()):
+        if (known := figures.calibration) is None:
+            continue
+        style = LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
+        label = f"{_short(name)}  error {known.error:.3f}"
+        axes.plot(
+            known.score, known.precision, style, color=class_colour(i), marker="o", markersize=4, label=label
+        )
+        places = np.minimum((np.array(known.score) * BINS).astype(int), BINS - 1)
+        np.add.at(total, places, known.detections)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="precision")
+    axes.set_title(f"Calibration at IoU {result.iou_thresholds[0]:g}", loc="left", fontweight="bold")
+    below.bar((np.arange(BINS) + 0.5) / BINS, total, width=0.9 / BINS, color="#a0a0a0")
+    below.set(xlabel="score", ylabel="detections")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for one in (axes, below):
+        tidy(one)
+    return figure
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:

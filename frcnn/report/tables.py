@@ -26,6 +26,7 @@ def evaluation_table(result: "EvaluationResult") -> RenderableType:
     """
     several = len(result.iou_thresholds) > 1
     difficult = any(figure.difficult for figure in result.per_class.values())
+    ignored = any(figure.ignored for figure in result.per_class.values())
     table = Table(
         title=f"{result.images:,} images · AP: {METRICS[result.metric]} · score ≥ {result.score_threshold:g}",
         box=box.SIMPLE_HEAD,
@@ -37,7 +38,8 @@ def evaluation_table(result: "EvaluationResult") -> RenderableType:
     # On a narrow console only names and the longest column fold: a number that is cut misleads.
     table.add_column("\nClass", style="bold", overflow="fold")
     headers = ["\nAP", "Preci-\nsion", "\nRecall", "Best F1:\nP/R @ score", "RPN\nrecall", "Ground\ntruth"]
-    for header in [*headers, *(["Diffi-\ncult"] if difficult else []), "Detec-\ntions"]:
+    headers += [*(["Diffi-\ncult"] if difficult else []), "Detec-\ntions"]
+    for header in [*headers, *(["of them\nignored"] if ignored else [])]:
         table.add_column(header, justify="right", no_wrap="@" not in header)
     for name, figure in result.per_class.items():
         best = UNDEFINED
@@ -53,12 +55,29 @@ def evaluation_table(result: "EvaluationResult") -> RenderableType:
             f"{figure.ground_truth:,}",
             *([f"{figure.difficult:,}"] if difficult else []),
             f"{figure.detections:,}",
+            *([f"{figure.ignored:,}"] if ignored else []),
         )
     iou = result.iou_thresholds
     lines = [f"mAP@{t:g} = {_decimals(mean)}" for t, mean in zip(iou, result.mAP_per_iou, strict=True)]
     if several:
         lines.append(f"mAP@[{iou[0]:g}:{iou[-1]:g}] = {_decimals(result.mAP)}")
     return Group(table, *(Text(line) for line in lines[:-1]), Text(lines[-1], style="bold green"))
+
+
+def coco_table(coco: Mapping[str, float | None]) -> Table:
+    """COCO's twelve figures in rows of AP and AR."""
+    return rows_table(coco_rows(coco), title="COCO, IoU 0.50:0.95; sizes are those in the image file")
+
+
+def coco_rows(coco: Mapping[str, float | None]) -> list[dict[str, object]]:
+    """A row of AP and one of AR; `None` where a figure is undefined."""
+    sizes = ("small", "medium", "large")
+    precision = {"": "AP", "all": coco["AP"], "IoU 0.50": coco["AP50"], "IoU 0.75": coco["AP75"]}
+    recall = {"": "AR", "all": coco["AR100"], "1 detection": coco["AR1"], "10 detections": coco["AR10"]}
+    return [
+        {**precision, **{size: coco[f"AP_{size}"] for size in sizes}},
+        {**recall, **{size: coco[f"AR_{size}"] for size in sizes}},
+    ]
 
 
 def data_table(source: SourceTable, *, split: str) -> RenderableType:

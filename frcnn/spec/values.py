@@ -1,5 +1,7 @@
 """Values that a spec implies: class names, IoU thresholds, zeros that stand for something, dead fields."""
 
+import math
+import struct
 from collections.abc import Iterator
 
 from frcnn.spec.dataset import DatasetConfig
@@ -20,13 +22,20 @@ def plain_name(name: str) -> str:
     return name.replace(" ", "").lower()
 
 
-def iou_thresholds(evaluation: EvaluationConfig) -> list[float]:
-    """IoU thresholds that count as a match: one, or start, start + step, ... below end."""
+def iou_thresholds(evaluation: EvaluationConfig, *, tao_quirks: bool = False) -> list[float]:
+    """IoU thresholds that count as a match: one, or start, start + step, ... below end.
+
+    TAO: they are single precision, and 0.55 is 0.5500000007450581 (facts: eval-prune-export 2.1).
+    """
     span = evaluation.gt_matching_iou_threshold_range
     if span is None:
         single = evaluation.gt_matching_iou_threshold
-        return [0.5 if single is None else single]
-    # TAO: arange over float32; rounding to 6 digits gives the values its users meant.
+        value = 0.5 if single is None else single
+        return [_single(value) if tao_quirks else value]
+    if tao_quirks:
+        start, end, step = _single(span.start), _single(span.end), _single(span.step)
+        return [start + i * step for i in range(max(1, math.ceil((end - start) / step)))]
+    # Rounding to 6 digits gives the values that the original's users meant.
     count = max(1, -int(-(round((span.end - span.start) / span.step, 6)) // 1))
     return [round(span.start + i * span.step, 6) for i in range(count)]
 
@@ -35,6 +44,11 @@ def model_file(block: EvaluationConfig | InferenceConfig) -> str:
     """The model that a block names. TAO: the engine of a `trt_` block comes before `model`."""
     engine = block.trt_evaluation if isinstance(block, EvaluationConfig) else block.trt_inference
     return (engine.trt_engine if engine else "") or block.model
+
+
+def _single(value: float) -> float:
+    (rounded,) = struct.unpack("f", struct.pack("f", value))
+    return float(rounded)
 
 
 def replace_zeros(message: _Message, path: str = "") -> Iterator[str]:

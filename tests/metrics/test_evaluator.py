@@ -10,35 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenes import BIKE, CAR, NAMES, feed, square
 
 from frcnn.metrics import DetectionEvaluator, OperatingPoint
-
-CAR, BIKE = 0, 1
-NAMES = ("car", "bike")
-
-
-def square(x, size=10.0):
-    return [x, 0.0, x + size, size]
-
-
-def feed(evaluator, *, detections=(), truths=(), areas=(), name="a", proposals=None):
-    """An image: detections (box, score, label), truths (box, label, difficult), areas (box, label), and padding."""
-    pad_box = [0.0] * 4
-    given = [*detections, (pad_box, 0.0, -1)]
-    real = [*truths, (pad_box, -1, False)]
-    evaluator.update(
-        boxes=torch.tensor([[d[0] for d in given]]),
-        scores=torch.tensor([[d[1] for d in given]]),
-        labels=torch.tensor([[d[2] for d in given]]),
-        gt_boxes=torch.tensor([[t[0] for t in real]]),
-        gt_labels=torch.tensor([[t[1] for t in real]]),
-        gt_difficult=torch.tensor([[t[2] for t in real]]),
-        gt_ignored=torch.tensor([[a[0] for a in [*areas, (pad_box, -1)]]]),
-        gt_ignored_labels=torch.tensor([[a[1] for a in [*areas, (pad_box, -1)]]]),
-        ids=[name],
-        proposals=None if proposals is None else torch.tensor([proposals]),
-        proposals_valid=None if proposals is None else torch.tensor([[any(p) for p in proposals]]),
-    )
+from frcnn.metrics.verdict import judge_scenes
 
 
 def test_two_images_by_hand():
@@ -106,7 +81,7 @@ def test_detections_on_a_difficult_object_are_no_mistake():
         detections=[(square(50), 0.9, CAR), (square(51), 0.8, CAR), (square(0), 0.7, CAR)],
     )
     car = evaluator.compute().per_class["car"]
-    assert (car.AP, car.precision, car.detections) == (1.0, 1.0, 3)
+    assert (car.AP, car.precision, car.detections, car.ignored) == (1.0, 1.0, 3, 2)
 
 
 def test_a_detection_in_an_area_to_ignore_is_no_mistake():
@@ -204,6 +179,16 @@ def test_to_dict_has_the_schema_of_results_json():
         "score_threshold",
         "images",
         "per_class",
+        "coco",
+        "confusion",
+    }
+    assert data["coco"]["AP"] == data["coco"]["AR1"] == data["coco"]["AP_small"] == 1.0
+    assert data["coco"]["AP_large"] is None
+    assert data["confusion"] == {
+        "iou": 0.5,
+        "scores": {"car": 0.5, "bike": 0.5},
+        "labels": ["car", "bike", ""],
+        "counts": [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
     }
     assert data["per_class"]["car"] == {
         "AP": 1.0,
@@ -215,6 +200,8 @@ def test_to_dict_has_the_schema_of_results_json():
         "ground_truth": 1,
         "difficult": 0,
         "detections": 1,
+        "ignored": 0,
+        "calibration": {"error": 0.5, "score": [0.5], "precision": [1.0], "detections": [1]},
     }
 
 
@@ -328,19 +315,20 @@ def test_matches_are_those_of_pycocotools(seed):
     batch["boxes"] = batch["boxes"] + torch.rand(12, 10, 4, generator=torch.Generator().manual_seed(seed))
     evaluator = DetectionEvaluator(NAMES, iou_thresholds=thresholds)
     evaluator.update(**batch)
-    state = evaluator.state()
+    whole = evaluator._scenes()
     compared = 0
     for class_id in (CAR, BIKE):
         expected = coco_matches(batch, class_id, thresholds)
-        for i, name in enumerate(batch["ids"]):
-            record = state[name]
-            slots = [d for d in reversed(range(10)) if batch["labels"][i, d] >= 0]  # best score first
-            for position, slot in enumerate(slots):
-                if record.labels[position] == class_id:
-                    hit, skip = expected[i, slot]
-                    assert record.matched[:, position].tolist() == hit.tolist()
-                    assert record.ignored[:, position].tolist() == skip.tolist()
-                    compared += 1
+        own = whole.label == class_id
+        verdict = judge_scenes(whole, thresholds=np.array(thresholds))
+        # Scores differ, so a detection is known by its own.
+        place = {float(score): i for i, score in enumerate(verdict.score)}
+        for image, score in zip(whole.image[own], whole.score[own], strict=True):
+            slot = int((batch["scores"][image] == float(score)).nonzero())
+            hit, skip = expected[int(image), slot]
+            assert verdict.hit[:, place[float(score)]].tolist() == hit.tolist()
+            assert verdict.ignored[:, place[float(score)]].tolist() == skip.tolist()
+            compared += 1
     assert compared > 60
 
 

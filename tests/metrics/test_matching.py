@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frcnn.metrics.matching import greedy_match, pairwise_coverage, pairwise_iou
+from frcnn.metrics import matching
+from frcnn.metrics.matching import overlapping, pairwise_iou
 
 
 def test_iou_of_half_overlapping_boxes():
@@ -26,18 +27,62 @@ def test_empty_boxes_overlap_nothing():
     assert pairwise_iou(box, box).item() == 0
 
 
-def test_coverage_is_the_share_of_the_first_box():
+def overlaps(a, b, *, by_share=False):
+    """Every box of `a` with every one of `b`, all of one group."""
+    pairs = overlapping(
+        np.zeros(len(a), int),
+        a,
+        target_groups=np.zeros(len(b), int),
+        target_boxes=b,
+        by_share=np.full(len(b), by_share),
+        smallest=0.0,
+    )
+    return pairs.overlap.reshape(len(a), len(b))
+
+
+def test_pairs_of_one_group_have_the_iou_of_all_pairs():
+    rng = np.random.default_rng(0)
+    a, b = (np.concatenate([c, c + rng.uniform(1, 9, c.shape)], 1) for c in rng.uniform(0, 9, (2, 7, 2)))
+    assert np.array_equal(overlaps(a, b), pairwise_iou(a, b))
+
+
+def test_only_pairs_within_a_group_and_above_the_smallest_overlap():
+    box = np.array([[0, 0, 10, 10.0], [1, 0, 11, 10], [6, 0, 16, 10]])  # IoU with the first: 1, 9/11, 4/16
+    pairs = overlapping(
+        np.array([3, 8, 8]),
+        box[[0, 0, 0]],
+        target_groups=np.array([3, 8, 8, 9]),
+        target_boxes=box[[0, 1, 2, 0]],
+        by_share=np.zeros(4, bool),
+        smallest=0.5,
+    )
+    assert list(zip(*(column.tolist() for column in pairs), strict=True)) == [
+        (0, 0, 1.0),
+        (1, 1, pytest.approx(9 / 11)),
+        (2, 1, pytest.approx(9 / 11)),
+    ]
+
+
+def test_share_is_that_of_the_first_box():
     a = np.array([[0, 0, 10, 10.0], [3, 3, 3, 3]])
     b = np.array([[5, 0, 105, 10], [2, 2, 4, 4], [0, 0, 0, 0.0]])
-    assert pairwise_coverage(a, b).tolist() == [[0.5, 0.04, 0.0], [0.0, 0.0, 0.0]]
+    assert overlaps(a, b, by_share=True).tolist() == [[0.5, 0.04, 0.0], [0.0, 0.0, 0.0]]
 
 
-def match(overlaps, *, difficult=None, thresholds=(0.5,), same_class=None):
-    overlaps = np.array([overlaps], dtype=float)
-    same_class = np.ones(overlaps.shape, bool) if same_class is None else np.array([same_class])
-    difficult = np.zeros((1, overlaps.shape[2]), bool) if difficult is None else np.array([difficult])
-    matched, ignored = greedy_match(overlaps, same_class, difficult, thresholds=np.array(thresholds))
-    return matched[:, 0].tolist(), ignored[:, 0].tolist()
+def match(overlaps, *, difficult=None, thresholds=(0.5,), same_class=None, last_of_equals=False):
+    """Matches of one image's overlaps (N, G)."""
+    overlaps = np.array(overlaps, dtype=float)
+    detection, target = (np.ones(overlaps.shape) if same_class is None else np.array(same_class)).nonzero()
+    difficult = np.zeros(overlaps.shape[1], bool) if difficult is None else np.array(difficult)
+    matched, ignored = matching.match(
+        matching.Pairs(detection, target, overlaps[detection, target]),
+        detections=len(overlaps),
+        excused=difficult[None],
+        absorbing=difficult,
+        thresholds=np.array(thresholds),
+        last_of_equals=last_of_equals,
+    )
+    return matched[0].tolist(), ignored[0].tolist()
 
 
 def test_the_second_on_one_object_is_a_duplicate():
@@ -61,6 +106,21 @@ def test_difficult_objects_absorb_any_number_but_come_second():
     matched, ignored = match([[0.9, 0.6], [0.9, 0.6], [0.9, 0.4]], difficult=[True, False])
     assert matched == [[True, False, False]]
     assert ignored == [[False, True, True]]
+
+
+def test_of_equal_overlaps_the_first_or_the_last_wins():
+    # the second detection reaches object 0 only
+    assert match([[0.8, 0.8], [0.9, 0.0]])[0] == [[True, False]]
+    assert match([[0.8, 0.8], [0.9, 0.0]], last_of_equals=True)[0] == [[True, True]]
+
+
+def test_a_chain_in_which_each_pushes_the_next_away():
+    # 0 takes object 0, which 1 wanted; 1 takes object 1, which 2 wanted; and so on
+    count = 30
+    overlaps = np.zeros((count, count))
+    for i in range(count):
+        overlaps[i, max(i - 1, 0)], overlaps[i, i] = 0.9, 0.8 if i else 0.9
+    assert match(overlaps)[0] == [[True] * count]
 
 
 def test_other_classes_do_not_match():
@@ -95,10 +155,12 @@ def test_equals_a_plain_loop(seed, images, detections, slots):
     overlaps = rng.integers(0, 11, (images, detections, slots)) / 10  # coarse, so that ties are common
     same_class = rng.random((images, detections, slots)) < 0.7
     difficult = rng.random((images, slots)) < 0.3
-    thresholds = np.array([0.3, 0.5, 0.8])
-    matched, ignored = greedy_match(overlaps, same_class, difficult, thresholds=thresholds)
-    for t, threshold in enumerate(thresholds):
-        for i in range(images):
+    thresholds = (0.3, 0.5, 0.8)
+    for i in range(images):
+        matched, ignored = match(
+            overlaps[i], difficult=difficult[i], thresholds=thresholds, same_class=same_class[i]
+        )
+        for t, threshold in enumerate(thresholds):
             expected = loop_match(overlaps[i], same_class[i], difficult[i], threshold)
-            assert matched[t, i].tolist() == [outcome == "hit" for outcome in expected]
-            assert ignored[t, i].tolist() == [outcome == "ignored" for outcome in expected]
+            assert matched[t] == [outcome == "hit" for outcome in expected]
+            assert ignored[t] == [outcome == "ignored" for outcome in expected]

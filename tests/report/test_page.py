@@ -9,7 +9,8 @@ from pages import NAMES, full_page
 from frcnn.report.page import RunPage, render_page
 
 SECTIONS = [
-    *("Curves", "Classes", "Precision and recall", "Validation images", "Training images"),
+    *("Curves", "Classes", "Precision and recall", "COCO", "Confusion", "Calibration", "Time"),
+    *("Validation images", "Training images"),
     *("Data", "Model", "Settings", "Environment"),
 ]
 

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import result
 
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
+from frcnn.metrics.confusion import Confusion
 from frcnn.report.plots import (
     Series,
+    calibration_figure,
+    confusion_figure,
     map_figure,
     precision_recall_figure,
     smooth,
@@ -61,17 +65,18 @@ def test_a_run_that_logged_nothing_is_an_empty_figure(draw):
 def test_precision_recall_figure_leaves_out_what_is_undefined():
     curve = (np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0]))
     common = {"precision": None, "recall": None, "rpn_recall": None, "ground_truth": 2, "difficult": 0}
+    common |= {"ignored": 0, "calibration": None}
     car = ClassResult(
         AP=0.8,
         AP_per_iou=(0.8,),
         best_f1=OperatingPoint(0.3, 2 / 3, 1.0),
         detections=3,
-        curve=curve,
+        curves=(curve,),
         **common,
     )
     empty = (np.zeros(0), np.zeros(0))
-    van = ClassResult(AP=None, AP_per_iou=(None,), best_f1=None, detections=0, curve=empty, **common)
-    bus = ClassResult(AP=0.0, AP_per_iou=(0.0,), best_f1=None, detections=0, curve=empty, **common)
+    van = ClassResult(AP=None, AP_per_iou=(None,), best_f1=None, detections=0, curves=(empty,), **common)
+    bus = ClassResult(AP=0.0, AP_per_iou=(0.0,), best_f1=None, detections=0, curves=(empty,), **common)
     result = EvaluationResult(
         mAP=0.8,
         mAP_per_iou=(0.8,),
@@ -80,6 +85,8 @@ def test_precision_recall_figure_leaves_out_what_is_undefined():
         score_threshold=0.0,
         images=1,
         per_class={"car": car, "van": van, "bus": bus},
+        coco={},
+        confusion=Confusion(((0,) * 4,) * 4, (0.5,) * 3),
     )
     axes = drawn(precision_recall_figure(result)).axes[0]
     envelope, best = axes.lines
@@ -108,3 +115,17 @@ def test_spread_keeps_order_distance_and_bounds(heights):
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     assert all(placed[b] - placed[a] >= 0.05 - 1e-6 for a, b in pairwise(order))
     assert all(-1e-6 <= height <= 1 + 1e-6 for height in placed)
+
+
+def test_calibration_and_confusion_show_every_class():
+    found = result()
+    axes, below = drawn(calibration_figure(found)).axes
+    assert [line.get_label() for line in axes.lines[1:]] == [
+        "<b>car</b>  error 0.100",
+        'a "van" & co  error 0.100',
+    ]
+    assert sum(bar.get_height() for bar in below.patches) == 16
+    axes = drawn(confusion_figure(found)).axes[0]
+    assert [int(text.get_text()) for text in axes.texts] == [5, 1, 0, 2, 0, 3, 0, 1, 0, 0, 0, 0, 2, 1, 0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["<b>car</b>", 'a "van" & co', "x" * 23 + "…", "background"]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from frcnn.data.table import Counts, SourceTable
 from frcnn.metrics import ClassResult, EvaluationResult, OperatingPoint
-from frcnn.report.tables import data_table, evaluation_table, render, rows_table
+from frcnn.report.tables import coco_table, data_table, evaluation_table, render, rows_table
 
 
 def class_result(**changes):
@@ -20,7 +20,9 @@ def class_result(**changes):
         "ground_truth": 1234,
         "difficult": 0,
         "detections": 56789,
-        "curve": ((), ()),
+        "ignored": 0,
+        "calibration": None,
+        "curves": (((), ()),),
     }
     return ClassResult(**(figures | changes))
 
@@ -46,6 +48,8 @@ def evaluation(per_class, **changes):
         "score_threshold": 0.0001,
         "images": 20,
         "per_class": per_class,
+        "coco": {},
+        "confusion": None,
     }
     return EvaluationResult(**(figures | changes))
 
@@ -67,6 +71,20 @@ def test_every_figure_stands_in_its_row():
 def test_difficult_objects_get_a_column_only_if_there_are_any():
     text = render(evaluation_table(evaluation({"car": class_result(difficult=7)})))
     assert cells(text, "car")[-2:] == ["7", "56,789"]
+
+
+def test_ignored_detections_get_a_column_only_if_there_are_any():
+    text = render(evaluation_table(evaluation({"car": class_result(ignored=12)})))
+    assert cells(text, "car")[-2:] == ["56,789", "12"]
+    assert "ignored" not in render(evaluation_table(evaluation({"car": class_result()})))
+
+
+def test_coco_figures_stand_in_two_rows():
+    names = [*("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"), "AR1", "AR10", "AR100"]
+    figures = {name: i / 100 for i, name in enumerate([*names, "AR_small", "AR_medium"], start=1)}
+    text = render(coco_table(figures | {"AR_large": None}))
+    assert cells(text, "AP") == ["AP", "0.01", "0.02", "0.03", "0.04", "0.05", "0.06", "-", "-"]
+    assert cells(text, "AR") == ["AR", "0.09", "-", "-", "0.1", "0.11", "-", "0.07", "0.08"]
 
 
 def test_several_thresholds_get_a_line_each_and_the_mean_last():
