@@ -134,6 +134,7 @@ def test_a_run_that_is_told_to_end_within_an_epoch(folder, unbroken, tmp_path):
     assert_same(out, unbroken)
 
 
+@pytest.mark.slow
 def test_gradients_under_way_and_validations_are_finished_first(folder, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     more = ["trainer.accumulate_grad_batches=2", "run.ema_decay=0.9"]

@@ -44,7 +44,7 @@ def test_a_run_leaves_what_the_readme_lists(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert names == {
         *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt"),
-        *("report/index.html", "report/first_batch.png"),
+        *("report/index.html", "report/first_batch.png", "report/confusion.png", "report/calibration.png"),
         *("report/losses.png", "report/map.png", "report/validation.png"),
         *("checkpoints/frcnn_resnet_10.epoch_1.ckpt", "checkpoints/frcnn_resnet_10.epoch_2.ckpt"),
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),

@@ -200,6 +200,7 @@ def test_every_job_has_a_run_of_wandb_and_closes_it(folder, tmp_path, monkeypatc
     assert column(tmp_path / "many" / "out", "status") == ["failed", "done"]
 
 
+@pytest.mark.slow
 def test_any_logged_metric_is_optimised_and_an_unknown_one_refused(folder, tmp_path, capsys):
     arguments = [*runs.data(folder), *SMALL]
     out = ["-r", str(tmp_path / "out")]
@@ -216,7 +217,10 @@ def test_any_logged_metric_is_optimised_and_an_unknown_one_refused(folder, tmp_p
         assert f"found: {name}" in said and hint in said
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "local", "ray"])
+@pytest.mark.parametrize(
+    "launcher",
+    ["joblib", pytest.param("local", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)],
+)
 def test_jobs_in_processes_of_their_own(folder, tmp_path, launcher):
     """One of two jobs fails; each has its folder, its console and its line of the table."""
     module = {"joblib": "joblib", "local": "submitit", "ray": "ray"}[launcher]
@@ -233,6 +237,7 @@ def test_jobs_in_processes_of_their_own(folder, tmp_path, launcher):
     assert (tmp_path / "out" / "sweep.png").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_jobs_and_leaves_the_table(folder, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = [*runs.data(folder), *runs.SMALL, "training_config.num_epochs=500", "random_seed=1,2,3"]
@@ -250,6 +255,7 @@ def test_ctrl_c_ends_all_jobs_and_leaves_the_table(folder, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_two_processes_per_job_share_its_folder(folder, tmp_path):
     """A job of two devices that fails takes neither the sweep nor the next job with it."""
     arguments = [*runs.data(folder), *SMALL, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
