@@ -42,6 +42,7 @@ class RunRecord:
         progress: what counts images.
         history: the curves of a training.
         times: how long an image took.
+        resumed: whether the run goes on from a checkpoint.
     """
 
     app: App
@@ -53,6 +54,7 @@ class RunRecord:
     progress: TrainingProgress
     history: History = field(default_factory=History)
     times: StageTimes | None = None
+    resumed: bool = False
     _training: list[Picture] = field(default_factory=list)
     _begun: datetime = field(default_factory=datetime.now)
     _since: float = field(default_factory=time.perf_counter)
@@ -137,7 +139,8 @@ class RunRecord:
             )
         else:
             facts["Model"] = self.app.run.model_path
-        facts["Duration"] = str(timedelta(seconds=round(time.perf_counter() - self._since)))
+        duration = timedelta(seconds=round(time.perf_counter() - self._since))
+        facts["Duration since it went on" if self.resumed else "Duration"] = str(duration)
         if training and self.progress.images_per_second:
             facts["Images per second"] = round(self.progress.images_per_second, 1)
         return facts | {"Started": f"{self._begun:%Y-%m-%d %H:%M}"}

@@ -112,7 +112,9 @@ def train(app: App, folder: Path) -> float | None:
             stored=results.stored_texts(app) | begin.traits,
         )
         validation, progress = _validation(app), TrainingProgress()
-        record = RunRecord(app, folder, "train", model, data, validation, progress)
+        record = RunRecord(
+            app, folder, "train", model, data, validation, progress, resumed=resumed is not None
+        )
         checkpoints = CheckpointInterval(
             folder / "checkpoints",
             stem=f"frcnn_{app.model_config.arch.replace(':', '_')}",

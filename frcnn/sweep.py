@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn.bridge.files import write_text
-from frcnn.errors import FrcnnError, RunError
+from frcnn.errors import FrcnnError, RunError, SpecError
 from frcnn.folder import is_first_process
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,32 @@ def recorded(
         write(code, str(error) or type(error).__name__)
         raise
     write(0)
+
+
+@contextmanager
+def recorded_again(folder: Path) -> Iterator[None]:
+    """As `recorded`, for a job that goes on by hand after its sweep is over; nothing for other runs.
+
+    Args:
+        folder: of the run.
+    """
+    sweep = next((parent for parent in folder.absolute().parents if (parent / TABLE).exists()), None)
+    if sweep is None or not in_sweep(folder):
+        yield
+        return
+    before = (folder / RECORD).read_text(encoding="utf-8")
+    record = json.loads(before)
+    if record["exit_code"] is None and _runs(record):  # its sweep runs it, and keeps the record
+        yield
+        return
+    overrides, direction = record["overrides"], record["direction"]
+    try:
+        with recorded(folder, sweep, number=record["job"], overrides=overrides, direction=direction):
+            yield
+    except SpecError:  # it was refused, which says nothing about the job
+        write_text(folder / RECORD, before)
+        write_table(sweep)
+        raise
 
 
 def stored_score(folder: Path) -> tuple[str, float | None]:

@@ -192,6 +192,18 @@ def test_a_finished_run_is_extended_with_other_settings(folder, unbroken, tmp_pa
     assert len(rates) == 8
 
 
+def test_a_checkpoint_far_from_its_run_brings_its_settings(folder, unbroken, tmp_path, caplog):
+    away, out = tmp_path / "kept.ckpt", tmp_path / "out"
+    away.write_bytes((unbroken / "checkpoints" / "frcnn_mobilenet_v2.epoch_1.ckpt").read_bytes())
+    goes_on = [f"training_config.resume_from_model={away}", "training_config.num_epochs=2"]
+    assert main("train", [*goes_on, f"hydra.run.dir={out}"]) == 0
+    assert "going on after epoch 1 of 2" in caplog.text
+    assert json.loads((out / "results.json").read_text())["epoch"] == 2
+    jobs = tmp_path / "jobs"
+    assert main("train", ["-m", *goes_on, "training_config.regularizer.weight=0.5", "-r", str(jobs)]) == 0
+    assert json.loads((jobs / "0" / "results.json").read_text())["epoch"] == 2
+
+
 def test_an_average_of_the_weights_is_stored_validated_and_gone_on_with(folder, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main("train", options(folder, whole, "run.ema_decay=0.9", "training_config.num_epochs=2")) == 0

@@ -142,6 +142,7 @@ def parse_as(root: type[Root], text: str, *, source: str = "<string>") -> Parsed
     for key, node in list(top.value):
         if root is Experiment and isinstance(key, yaml.ScalarNode) and key.value in RUN_SECTIONS:
             extra[key.value] = _Loader("").construct_document(node)
+            reader.places.of |= {f"{key.value}.{name}": place for name, place in _entries(node)}
             top.value.remove((key, node))
     spec = reader.message(root, top, "")
     problems = [*unknown_fields(reader.places.unknown, source, root), *reader.problems]
@@ -202,6 +203,12 @@ def _compose(text: str, source: str) -> yaml.MappingNode | None:
     if root is not None and not isinstance(root, yaml.MappingNode):
         raise SpecError("is no mapping of settings", where=source, found=root.tag.rpartition(":")[2])
     return root
+
+
+def _entries(section: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The names in a section beside TAO's, with line and column of each."""
+    for key, _ in section.value if isinstance(section, yaml.MappingNode) else ():
+        yield str(key.value), (key.start_mark.line + 1, key.start_mark.column + 1)
 
 
 def _one(field: Setting) -> str:

@@ -20,6 +20,7 @@ from frcnn.folder import holds_run, run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
 from frcnn.spec.run import App
 from frcnn.spec.values import model_file
+from frcnn.sweep import recorded_again
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -148,12 +149,17 @@ def _settings_of_training(line: overrides.CommandLine, specs: list[Document]) ->
         if not (Path(folder) / "config.yaml").exists():
             raise SpecError("there is no run to resume", where=folder)
         return [read_spec(Path(folder) / "config.yaml")]
-    run = _run_to_resume(values.get("training_config.resume_from_model"), specs)
-    if run is None or {"-m", "--multirun"} & set(line.flags):
-        return specs
-    if not folder:
+    path = _checkpoint_to_resume(values.get("training_config.resume_from_model"), specs)
+    run = run_of(path) if path else None
+    if run and not folder and not sweep.is_sweep(line):
         line.overrides.append(f"hydra.run.dir={overrides.quoted(run)}")
-    return specs or ([] if line.groups else [read_spec(run / "config.yaml")])
+    if specs or line.groups or path is None:
+        return specs
+    if run:
+        return [read_spec(run / "config.yaml")]
+    from frcnn.weights.checkpoint import Checkpoint
+
+    return [Checkpoint(path).training] if path.suffix == ".ckpt" else []
 
 
 def _last_or_nothing(line: overrides.CommandLine, folder: str | None) -> None:
@@ -167,15 +173,15 @@ def _last_or_nothing(line: overrides.CommandLine, folder: str | None) -> None:
         line.overrides.append("run.overwrite=true")
 
 
-def _run_to_resume(named: str | None, specs: list[Document]) -> Path | None:
-    """The folder of the run whose checkpoint `resume_from_model` names, if it names one of a run."""
+def _checkpoint_to_resume(named: str | None, specs: list[Document]) -> Path | None:
+    """The file that `resume_from_model` names, if there is one."""
     spec = specs[0] if specs else None
     named = named or (spec.spec.training_config.resume_from_model if spec else "")
     if not named:
         return None
     beside = str(Path(spec.source).resolve().parent) if spec else ""
     with contextlib.suppress(DataError):  # it is found, or missed, with all its settings later
-        return run_of(PathFinder(spec_folder=beside, mounts=load_mounts({})).find(named, field=""))
+        return Path(PathFinder(spec_folder=beside, mounts=load_mounts({})).find(named, field=""))
     return None
 
 
@@ -247,7 +253,9 @@ def _task(
                     return sweep.in_own_process(arguments, folder)
             from frcnn import run
 
-            with _own_command_line(_again(script, folder / "config.yaml", folder, app)):
+            own = _again(script, folder / "config.yaml", folder, app)
+            again = contextlib.nullcontext() if several else recorded_again(folder)
+            with _own_command_line(own), again:
                 score: float | None = getattr(run, command)(app, folder)
             return score
 

@@ -61,6 +61,11 @@ class Checkpoint:
         return yaml.parse(self.content["frcnn"]["config"], source=str(self.path))
 
     @property
+    def training(self) -> Document:
+        """All settings that it was trained with, those beside the spec included."""
+        return copy.deepcopy(self._stored)
+
+    @property
     def settings(self) -> Experiment:
         """The spec that it was trained with, as it was then."""
         return self._stored.spec

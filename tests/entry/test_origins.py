@@ -90,3 +90,19 @@ def test_a_visualizer_on_the_command_line_switches_loggers_on(typed, implied):
 def test_the_switch_reaches_the_settings(compose):
     [app] = compose("training_config.visualizer.enabled=true")
     assert (app.logger.csv, app.logger.tensorboard, app.logger.wandb) == (True, True, False)
+
+
+def test_what_stands_beside_the_spec_has_a_place_too(compose, tmp_path):
+    settings = tmp_path / "config.yaml"
+    settings.write_text("run:\n  ema_decay: 0.5\ntrainer:\n  precision: bf16-mixed\n")
+    [first] = compose()
+    from frcnn.bridge import yaml
+
+    settings.write_text(yaml.dumps(first.experiment(), full=True) + settings.read_text())
+    lines = settings.read_text().splitlines()
+    [app] = compose(f"spec={settings}", "run.dry_run=true")
+    origins = app.origins()
+    assert app.run.ema_decay == 0.5
+    assert origins["run.ema_decay"] == f"spec config.yaml:{lines.index('  ema_decay: 0.5') + 1}"
+    assert origins["trainer.precision"] == f"spec config.yaml:{lines.index('  precision: bf16-mixed') + 1}"
+    assert origins["run.dry_run"] == "command line"

@@ -200,6 +200,24 @@ def test_every_job_has_a_run_of_wandb_and_closes_it(folder, tmp_path, monkeypatc
     assert column(tmp_path / "many" / "out", "status") == ["failed", "done"]
 
 
+def test_a_job_that_goes_on_by_hand_brings_the_table_up_to_date(pretend, tmp_path):
+    def work(app, folder):
+        if app.random_seed == 1 and app.training_config.num_epochs < 20:
+            raise RunError("the disk is full", where="here")
+        return 0.5
+
+    pretend(work)
+    root, job = tmp_path / "out", f"hydra.run.dir={tmp_path / 'out' / '0'}"
+    assert main("train", ["-m", "random_seed=1,2", "hydra.sweeper.max_batch_size=1", "-r", str(root)]) == 1
+    assert column(root, "status") == ["failed", "done"]
+    assert main("train", [job, "random_seed=1", "training_config.num_epochs=x"]) == 2  # refused: no news
+    assert column(root, "message")[0] == "here: the disk is full"
+    assert main("train", [job, "random_seed=1", "training_config.num_epochs=20"]) == 0
+    assert column(root, "status") == ["done", "done"]
+    assert column(root, "mAP") == ["0.5", "0.5"]
+    assert column(root, "random_seed") == ["1", "2"]
+
+
 @pytest.mark.slow
 def test_any_logged_metric_is_optimised_and_an_unknown_one_refused(folder, tmp_path, capsys):
     arguments = [*runs.data(folder), *SMALL]
