@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: help train test test-slow test-gpu test-tensorflow check format augment-preview docs bench clean
 
@@ -22,8 +23,8 @@ $(VENV)/.dev: $(VENV)/.runtime
 train: $(VENV)/.runtime  ## train on the built-in toy street scenes; ARGS="backbone=resnet34" overrides
 	$(BIN)/python scripts/train.py $(ARGS)
 
-test: $(VENV)/.dev  ## the default tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(VENV)/.dev  ## the default tests, in WORKERS processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.dev  ## full training jobs and other long checks
 	$(BIN)/python -m pytest -q -m slow --timeout 7200 $(ARGS)
