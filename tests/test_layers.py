@@ -42,7 +42,18 @@ LEVELS = [
     {"build", "deploy", "unavailable"},
     {"results", "convert", "backend"},
     {"record", "dashboards", "predictor", "pruning"},
-    {"run", "check", "preview", "infer", "detection_files", "start", "resume", "import_weights", "reference"},
+    {
+        "run",
+        "check",
+        "preview",
+        "infer",
+        "detection_files",
+        "start",
+        "resume",
+        "import_weights",
+        "build_engine",
+        "reference",
+    },
     {"config", "entry"},
 ]
 
