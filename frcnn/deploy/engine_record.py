@@ -1,7 +1,7 @@
 """What is kept beside an engine: of what it was built, by which version, for which device."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class EngineRecord:
         profile: input name -> smallest, best and largest shape.
         onnx, sha256: name of the graph's file, and hash of the graph.
         bytes, seconds: size of the engine, and how long its build took.
+        texts: what the graph's file keeps, the settings of the model among them.
     """
 
     library: str
@@ -42,6 +43,7 @@ class EngineRecord:
     sha256: str
     bytes: int
     seconds: float
+    texts: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from frcnn.bridge.files import write_bytes
 from frcnn.deploy.calibration_cache import cache_of
 from frcnn.deploy.engine_record import EngineRecord, write_record
+from frcnn.deploy.graph_texts import graph_texts
 from frcnn.deploy.tensorrt_library import Library, cuda_device, needed_device, open_library
 from frcnn.encryption import unsealed
 from frcnn.errors import ExportError, SpecError
@@ -35,7 +36,7 @@ TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8":
 HINTS = {
     "ProposalDynamic|CropAndResizeDynamic|NMSDynamic_TRT": "an export of the original needs plugins that "
     "TensorRT 11 lacks: bring its .hdf5 in with scripts/import_weights.py, then scripts/export.py",
-    "RoiAlign|NonMaxSuppression|NMS": "scripts/export.py writes the same network without it",
+    "RoiAlign|NonMaxSuppression|NMS": "scripts/export.py goes without it, unless export.nms=standard",
     "TopK|TOPK": "it ranks 3840 values at most: fewer proposals before NMS, as scripts/export.py has",
     "ParseFromCodedStream": "it is no .onnx file, or cut off",
     "libnvinfer_lean": "version compatibility takes the library's lean runtime beside it",
@@ -128,6 +129,7 @@ def build_engine(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(plan),
         seconds=round(time.perf_counter() - since, 1),
+        texts=graph_texts(content),
     )
     write_record(record, engine_path)
     return record

@@ -8,9 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from frcnn.bridge import yaml
+from frcnn.bridge.document import Document
 from frcnn.deploy.engine_record import EngineRecord, read_record
+from frcnn.deploy.graph_texts import graph_texts
 from frcnn.deploy.tensorrt_library import Device, Library, needed_device, open_library
-from frcnn.errors import ExportError, RunError
+from frcnn.errors import ExportError, RunError, WeightsError
 from frcnn.model.detector import Detections, DetectionSettings
 from frcnn.paths import refuse_missing
 
@@ -54,7 +57,7 @@ class EngineBackend:
     Args:
         path: the engine.
         settings: threshold and slots.
-        to_input: from normalised images to what the engine takes; needed by those that take uint8 pixels.
+        to_pixels: from normalised images back to pixels, for engines that take uint8.
         session: what runs it; the engine on this machine's GPU if None.
 
     Raises:
@@ -68,13 +71,13 @@ class EngineBackend:
         path: str | Path,
         settings: DetectionSettings,
         *,
-        to_input: Callable[[Tensor], Tensor] | None = None,
+        to_pixels: Callable[[Tensor], Tensor] | None = None,
         session: Session | None = None,
     ) -> None:
-        self.path, self.settings, self.to_input = Path(path), settings, to_input
+        self.path, self.settings, self.to_pixels = Path(path), settings, to_pixels
         self.session = session or open_engine(self.path)
         self.after_network: Callable[[], None] = lambda: None
-        if self.session.input_type == torch.uint8 and to_input is None:
+        if self.session.input_type == torch.uint8 and to_pixels is None:
             message = "takes uint8 pixels, and images come normalised"
             hint = "an engine of an export without the pre-processing inside"
             raise ExportError(message, where=path, hint=hint)
@@ -89,7 +92,9 @@ class EngineBackend:
         if found != expected:
             found_text, allowed = ("x".join(map(str, sides)) for sides in (found, expected))
             raise ExportError("takes images of one size", where=self.path, found=found_text, allowed=allowed)
-        x = self.to_input(images) if self.to_input else images
+        x = images
+        if self.to_pixels is not None and self.session.input_type == torch.uint8:
+            x = self.to_pixels(images)
         # What a call returns may be written over by the next one.
         rows = torch.cat([self.session.run(part)[ROWS][:count].clone() for part, count in self._calls(x)])
         self.after_network()
@@ -103,6 +108,25 @@ class EngineBackend:
             part = images[start : start + most]
             lacking = max(least - len(part), 0)
             yield torch.cat([part, part[-1:].expand(lacking, -1, -1, -1)]) if lacking else part, len(part)
+
+
+def engine_settings(path: str | Path) -> Document:
+    """The settings of the model that an engine was made of.
+
+    Args:
+        path: an engine with its record, or with the .onnx file that it was built from beside it.
+
+    Raises:
+        WeightsError: no such file, or neither is there.
+    """
+    path = Path(path)
+    refuse_missing(path, what="engine")
+    record, graph = read_record(path), path.with_suffix(".onnx")
+    texts = record.texts if record else graph_texts(graph.read_bytes()) if graph.is_file() else {}
+    if "config" not in texts:
+        hint = f"scripts/build_engine.py of an export of ours; or keep {graph.name}, the export, beside it"
+        raise WeightsError("brings no settings of a model", where=path, hint=hint)
+    return yaml.parse(texts["config"], source=str(path))
 
 
 def unpack(rows: Tensor, *, size: tuple[int, int], settings: DetectionSettings) -> Detections:

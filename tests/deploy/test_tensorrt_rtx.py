@@ -148,7 +148,7 @@ def broken(name, path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("suppression", ["NMS: ", "/nms", "scripts/export.py writes the same network without it"]),
+        ("suppression", ["NMS: ", "/nms", "goes without it, unless export.nms=standard"]),
         ("too many", ["TOPK: ", "/topk", "(3840)", "fewer proposals before NMS"]),
         ("original", ["node proposal_1 (ProposalDynamic): it is none of ONNX's operators", "import_weights"]),
         ("unknown", ["node foo_1 (Foo): it is none of ONNX's operators"]),

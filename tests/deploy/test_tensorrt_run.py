@@ -10,9 +10,11 @@ import torch
 
 from frcnn.deploy import tensorrt_library
 from frcnn.deploy.engine_record import EngineRecord
+from frcnn.deploy.graph_texts import graph_texts
 from frcnn.deploy.tensorrt_library import Device, Library
 from frcnn.deploy.tensorrt_run import (
     EngineBackend,
+    engine_settings,
     open_engine,
     refuse_other_device,
     refuse_other_version,
@@ -101,9 +103,29 @@ def test_pixels_come_by_a_function():
     with pytest.raises(ExportError, match="takes uint8 pixels"):
         EngineBackend("x.engine", DetectionSettings(), session=Session((1, 1), torch.uint8))
     session = Session((1, 1), torch.uint8)
-    backend = EngineBackend("x", DetectionSettings(), session=session, to_input=lambda images: images * 255)
+    backend = EngineBackend("x", DetectionSettings(), session=session, to_pixels=lambda images: images * 255)
     found = backend.detect(torch.ones(1, 3, 8, 8) / 255, image_sizes=torch.tensor([[8, 8]]))
     assert found.scores.tolist() == [[1.0]]
+
+
+def test_the_settings_come_with_the_engine_or_the_graph_beside_it(tmp_path):
+    engine, graph = tmp_path / "model.engine", tmp_path / "model.onnx"
+    engine.write_bytes(b"engine")
+    with pytest.raises(WeightsError, match=r"brings no settings of a model\n  try: .*keep model\.onnx"):
+        engine_settings(engine)
+    # Field 14 of a ModelProto, after fields that nobody here knows: key and value, as ONNX writes them.
+    text = b"random_seed: 7\n"
+    entry = b"\x0a\x0cfrcnn.config\x12" + bytes([len(text)]) + text
+    other = b"\x0a\x01a\x12\x01b"
+    graph.write_bytes(
+        b"\x08\x09\x12\x03abc" + b"\x72" + bytes([len(other)]) + other + b"\x72" + bytes([len(entry)]) + entry
+    )
+    assert graph_texts(graph.read_bytes()) == {"config": "random_seed: 7\n"}
+    assert engine_settings(engine).spec.random_seed == 7
+    texts = {"config": "random_seed: 8"}
+    (tmp_path / "model.engine.json").write_text(json.dumps(asdict(record(texts=texts))))
+    assert engine_settings(engine).spec.random_seed == 8
+    assert graph_texts(b"no protobuf") == {}
 
 
 # Engines that do not belong here
