@@ -15,6 +15,7 @@ from tiny_data import write_image
 from frcnn.data.pictures import IMAGES, Picture
 from frcnn.entry.main import main
 from frcnn.infer import _chunks
+from frcnn.predictor import Predictor
 from frcnn.report.colours import class_colour
 
 ALL = "inference_config.bbox_visualize_threshold=0.01"
@@ -208,6 +209,27 @@ def test_unreadable_images_are_skipped_and_counted(model, photos, tmp_path, caps
     assert "no image could be read" in capsys.readouterr().err
     last = json.loads((tmp_path / "none" / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
+
+
+def test_an_interrupted_inference_leaves_whole_files(model, photos, tmp_path, monkeypatch, capsys):
+    def interrupt(self, prepared):
+        raise KeyboardInterrupt
+
+    def once(self, prepared, predict=Predictor.predict):
+        monkeypatch.setattr(Predictor, "predict", interrupt)
+        return predict(self, prepared)
+
+    monkeypatch.setattr(Predictor, "predict", once)
+    monkeypatch.setattr("frcnn.infer.AHEAD", 1)
+    out = tmp_path / "out"
+    assert infer(model, photos, out, ALL, "inference_config.batch_size=1") == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert "checkpoint" not in said
+    ((name, text),) = labels(out).items()
+    coco = json.loads((out / "detections" / "coco.json").read_text())
+    assert name == "a.txt"
+    assert len(coco) == len(text.splitlines()) > 0
 
 
 def test_inputs_without_images(model, tmp_path, capsys):

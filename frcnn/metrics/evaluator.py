@@ -81,15 +81,16 @@ class EvaluationResult:
     per_class: Mapping[str, ClassResult]
     coco: Mapping[str, float | None]  # COCO's twelve figures, see `coco_summary`
     confusion: Confusion
-    best: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
-    worst: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
+    best_images: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
+    worst_images: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation's part of results.json."""
         per_class = {name: result.to_dict() for name, result in self.per_class.items()}
         lists = {"mAP_per_iou": list(self.mAP_per_iou), "iou_thresholds": list(self.iou_thresholds)}
         more = {"coco": dict(self.coco), "confusion": self.confusion.to_dict(list(self.per_class))}
-        images = {name: [_named(found) for found in vars(self)[name]] for name in ("best", "worst")}
+        named = ("best_images", "worst_images")
+        images = {name: [_named(found) for found in vars(self)[name]] for name in named}
         return vars(self) | lists | {"per_class": per_class} | more | images
 
 
@@ -244,8 +245,8 @@ class DetectionEvaluator:
             per_class=per_class,
             coco=coco_summary(*once.for_coco(), classes=len(self.class_names)),
             confusion=confusion(once, cuts=cuts),
-            best=best,
-            worst=worst,
+            best_images=best,
+            worst_images=worst,
         )
 
     def _scenes(self, *, repeated: bool = False) -> Scenes:

@@ -48,11 +48,12 @@ def best_and_worst(
     """The images with most that is right and least that is not, and those with most that is not.
 
     Only images where something is right are among the best, only those where something is not among the
-    worst, and none is in both.
+    worst, and none is in both; of a few images half can be the worst.
     """
+    most = min(SHOWN, -(-len(records) // 2))
     mistakes = wrong + missed
     order = np.lexsort((right, -mistakes))
-    worst = order[mistakes[order] > 0][:SHOWN]
+    worst = order[mistakes[order] > 0][:most]
     order = np.lexsort((-right, mistakes))
     best = order[(right[order] > 0) & ~np.isin(order, worst)][:SHOWN]
 
