@@ -174,6 +174,24 @@ def test_the_folders_of_a_spec_are_used_and_never_emptied(model, photos, tmp_pat
     assert "would replace the images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_the_images_themselves_are_never_replaced(model, tmp_path, capsys, as_list):
+    """The output folder holds no image itself, but folders with them, and results keep the folders."""
+    folder = tmp_path / "photos"
+    for name in ("one/a.png", "two/b.png"):
+        write_image(folder / name, width=60, height=60)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    source = f"'{folder}/**/*.png'"
+    if as_list:
+        source = tmp_path / "lists" / "all.txt"
+        source.parent.mkdir()
+        source.write_text("../photos/one/a.png\n../photos/two/b.png\n")
+    more = (f"inference_config.detection_image_output_dir={folder}", "run.overwrite=true")
+    assert infer(model, source, tmp_path / "out", *more) == 2
+    assert "would replace the images" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_output_folders_of_the_training_s_spec_do_not_count(photos, tmp_path):
     more = INFERENCE.replace("bbox_caption_on", "detection_image_output_dir: '/nowhere' bbox_caption_on")
     model = write_model(tmp_path / "m.ckpt", more=more)
