@@ -32,7 +32,8 @@ class Backend(Protocol):
 
         Args:
             images: (B, C, H, W) float32, normalised: what `build.transforms` makes of files.
-            image_sizes: (B, 2) height and width of the valid part of each.
+            image_sizes: (B, 2) height and width of the valid part of each. What is found in an image must not
+                depend on the padding beside it.
 
         Returns:
             Boxes in pixels of `images`, at most as many as the settings say.
@@ -56,9 +57,9 @@ class TorchBackend(nn.Module):
     @torch.no_grad()
     def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
         """See `Backend`."""
-        raw = self.detector.outputs(images, settings=self.settings, image_sizes=image_sizes)
-        self.after_network()
-        return self.detector.postprocess(*raw, settings=self.settings)
+        return self.detector.detect(
+            images, settings=self.settings, image_sizes=image_sizes, after_network=self.after_network
+        )
 
 
 class LitBackend(pl.LightningModule):

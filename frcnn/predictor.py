@@ -100,7 +100,7 @@ class Predictor:
         Raises:
             DataError: no picture, or one that cannot be read.
         """
-        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+        if not isinstance(pictures, Sequence) or isinstance(pictures, str):
             return self.predict([self.prepare(_pixels(pictures, self.channels))])[0]
         found: list[Prediction] = []
         for start in range(0, len(pictures), self.batch_size):

@@ -30,7 +30,7 @@ from frcnn.callbacks import (
     ValidationMap,
     WeightEMA,
 )
-from frcnn.dashboards import media
+from frcnn.dashboards import media, send_evaluation
 from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
@@ -155,6 +155,10 @@ def train(app: App, folder: Path) -> float | None:
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
                 metrics |= trainer.callback_metrics
+            if trainer.is_global_zero:
+                record.draw_evaluation()
+                step = max(trainer.global_step - 1, 0)  # where Lightning puts the figures: it counts from 0
+                send_evaluation(loggers, folder / "report", step=step, epoch=validation.epoch)
         score = _finite(metrics.get(app.run.optimize))
         found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
@@ -354,7 +358,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             if checkpoint_named("last", folder).exists():
                 log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
             else:
-                log.warning("interrupted before the first checkpoint")
+                log.warning("interrupted%s", " before the first checkpoint" if command == "train" else "")
             raise
         except Exception as error:
             cause = agreed(folder, error)
