@@ -33,6 +33,7 @@ from frcnn.callbacks import (
 from frcnn.dashboards import media
 from frcnn.data.index import overlap
 from frcnn.errors import RunError, SpecError
+from frcnn.export import export_model
 from frcnn.folder import claimed, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
@@ -301,6 +302,18 @@ def infer(app: App, folder: Path) -> None:
         results.write(folder, found)
         kpi = {key: found[key] for key in ("images", "objects")}
         status.write("SUCCESS", "Inference finished successfully.", kpi=kpi)
+
+
+def export(app: App, folder: Path) -> None:
+    """Export a checkpoint as ONNX, with what runs it; arguments and errors as in `train`."""
+    with _run(app, folder, "export") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        status.write("STARTED", "Starting export.")
+        found = export_model(app, folder)
+        results.write(folder, found)
+        # TAO: millions and MiB.
+        status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
 
 
 class _ValidateLast(pl.Callback):
