@@ -13,7 +13,7 @@ from frcnn import __version__, build, results
 from frcnn.bridge.files import write_text
 from frcnn.deploy import bundle
 from frcnn.deploy.bundle import ModelCard
-from frcnn.deploy.graph import DetectionGraph, Pixels, within_limits
+from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
 from frcnn.errors import RunError, SpecError
 from frcnn.ops.nms import NmsForm
@@ -65,7 +65,7 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         settings=settings,
         size=build.usual_size(app),
         channels=build.channels(app),
-        pixels=_pixels(app) if options.preprocess else None,
+        pixels=build.pixels(app) if options.preprocess else None,
         half=options.data_type == "fp16",
         nms_form=FORMS[options.nms],
     )
@@ -160,11 +160,6 @@ def model_card(app: App, name: str) -> ModelCard:
         threshold=app.inference_config.bbox_visualize_threshold,
         stretched=pre.enable_auto_resize and not any(moved),
     )
-
-
-def _pixels(app: App) -> Pixels:
-    scale = app.model_config.input_image_config.image_scaling_factor
-    return Pixels(mean=tuple(build.means(app)), scale=scale, bgr=build.is_bgr(app))
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def evaluate(app: App, folder: Path) -> float | None:
         found |= {
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
-            "epoch": ours.epochs if ours else None,
+            "epoch": getattr(backend, "epochs", None),
             "milliseconds_per_image": times.medians(),
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},

@@ -42,6 +42,12 @@ class Pixels:
     scale: float
     bgr: bool
 
+    def back(self, images: Tensor) -> Tensor:
+        """The pixels (B, C, H, W) uint8, red first, that network input was made of, rounded."""
+        colours = images.flip(1) if self.bgr else images
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        return (colours * self.scale + mean).round().clamp(0, 255).to(torch.uint8)
+
 
 def within_limits(settings: DetectionSettings) -> tuple[DetectionSettings, list[str]]:
     """Settings that TensorRT can rank, and a sentence for each that had to be lowered."""

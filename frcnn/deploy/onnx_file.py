@@ -12,12 +12,10 @@ import onnx
 import torch
 
 from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, DetectionGraph
+from frcnn.deploy.onnx_runtime import KEY
 from frcnn.errors import RunError, WeightsError
 
 log = logging.getLogger(__name__)
-
-PREFIX = "frcnn."
-"""Of the keys under which a file keeps its settings."""
 
 
 def export_onnx(
@@ -58,7 +56,7 @@ def export_onnx(
         others = [value for value in model.graph.value_info if value.name not in known]
         del model.graph.value_info[:]
         model.graph.value_info.extend([*others, *inner])
-        onnx.helper.set_model_props(model, {PREFIX + key: text for key, text in metadata.items()})
+        onnx.helper.set_model_props(model, {KEY + key: text for key, text in metadata.items()})
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         found = str(error).strip().split("\n")[0][:300]
@@ -86,9 +84,9 @@ def versions() -> dict[str, str]:
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     """The texts that `export_onnx` stored."""
     return {
-        entry.key.removeprefix(PREFIX): entry.value
+        entry.key.removeprefix(KEY): entry.value
         for entry in model.metadata_props
-        if entry.key.startswith(PREFIX)
+        if entry.key.startswith(KEY)
     }
 
 

@@ -63,18 +63,6 @@ def agrees(rows, count, network, batch, how):
     assert (rows[:, 0, :, 0] == 0).all()
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "model.ckpt")
-
-
-@pytest.fixture(scope="module")
-def made(model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("bundle") / "out"
-    assert run(model, out) == 0
-    return out
-
-
 def test_a_bundle_has_what_it_takes(made):
     assert {file.name for file in made.iterdir()} >= FILES
     assert not [file for file in made.iterdir() if file.name.startswith(".")]
