@@ -37,24 +37,13 @@ LEVELS = [
         "report.style",
         "report.page",
     },
-    {"callbacks", "datamodule", "weights", "prune", "auto_batch", "sweep"},
+    {"callbacks", "datamodule", "weights", "prune", "deploy", "auto_batch", "sweep"},
     {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
-    {"build", "deploy", "unavailable"},
+    {"build", "unavailable"},
     {"results", "convert", "backend"},
     {"record", "dashboards", "predictor", "pruning"},
-    {
-        "run",
-        "check",
-        "preview",
-        "infer",
-        "detection_files",
-        "start",
-        "resume",
-        "import_weights",
-        "build_engine",
-        "reference",
-    },
-    {"config", "entry"},
+    {"run", "check", "preview", "infer", "detection_files", "start", "resume", "import_weights", "reference"},
+    {"build_engine", "config", "entry"},
 ]
 
 
