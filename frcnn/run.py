@@ -40,6 +40,7 @@ from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
+from frcnn.parity import compare_models, refuse_parting, write_parity
 from frcnn.processes import agreed, own_group
 from frcnn.pruning import Pruner, sensitivity
 from frcnn.record import RunRecord
@@ -312,8 +313,28 @@ def export(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting export.")
         found = export_model(app, folder)
         results.write(folder, found)
+        if found["parity"] is not None:
+            refuse_parting(found["parity"], folder)
         # TAO: millions and MiB.
         status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
+
+
+def parity(app: App, folder: Path) -> None:
+    """Compare two model files on the same images; arguments and errors as in `train`.
+
+    Raises:
+        RunError: they part where they may not.
+    """
+    with _run(app, folder, "parity") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        results.store_settings(app, folder)
+        status.write("STARTED", "Starting comparison.")
+        found = compare_models(app, app.run.compare)
+        write_parity(found, folder)
+        results.write(folder, found | {"versions": results.versions()})
+        refuse_parting(found, folder)
+        status.write("SUCCESS", "The two models agree.")
 
 
 class _ValidateLast(pl.Callback):

@@ -30,6 +30,7 @@ LEVELS = [
         "report.conversion",
         "report.summary",
         "report.sweep",
+        "report.parity",
         "report.pruning",
         "report.html",
         "report.charts",
@@ -40,7 +41,7 @@ LEVELS = [
     {"lit_module", "loggers", "report.training", "processes", "strategy", "trainer"},
     {"build", "unavailable"},
     {"results", "convert", "backend"},
-    {"record", "dashboards", "predictor", "pruning"},
+    {"record", "dashboards", "predictor", "pruning", "parity"},
     {
         "run",
         "check",

@@ -42,6 +42,12 @@ class Pixels:
     scale: float
     bgr: bool
 
+    def network(self, pixels: Tensor) -> Tensor:
+        """Network input (B, C, H, W) float32 of pixels, red first."""
+        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
+        images = (pixels.float() - mean) / self.scale
+        return images.flip(1) if self.bgr else images
+
     def back(self, images: Tensor) -> Tensor:
         """The pixels (B, C, H, W) uint8, red first, that network input was made of, rounded."""
         colours = images.flip(1) if self.bgr else images
@@ -85,7 +91,6 @@ class DetectionGraph(nn.Module):
     anchors: Tensor
     image_size: Tensor
     sides: Tensor
-    mean: Tensor
 
     def __init__(
         self,
@@ -117,8 +122,6 @@ class DetectionGraph(nn.Module):
         self.register_buffer("image_size", torch.tensor([[float(height), float(width)]]), persistent=False)
         sides = torch.tensor([float(width), float(height)]).repeat(2)
         self.register_buffer("sides", sides, persistent=False)
-        mean = torch.tensor(pixels.mean if pixels else (0.0,))[:, None, None]
-        self.register_buffer("mean", mean, persistent=False)
 
     @property
     def input_type(self) -> torch.dtype:
@@ -141,7 +144,7 @@ class DetectionGraph(nn.Module):
             Then the tensors of `STAGES`.
         """
         detector, settings = self.detector, self.settings
-        x = self._normalised(images)
+        x = images if self.pixels is None else self.pixels.network(images)
         features = detector.feature_map(x.half() if self.half_precision else x)
         rpn = detector.rpn(features)
         proposals = detector.propose(
@@ -160,12 +163,6 @@ class DetectionGraph(nn.Module):
         rows = torch.cat([torch.zeros_like(scores), labels, scores, found.boxes / self.sides], dim=-1)
         count = (found.labels >= 0).sum(1, dtype=torch.int32).view(-1, 1, 1, 1)
         return rows.unsqueeze(1), count, features, *rpn, *proposals, *output
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        if self.pixels is None:
-            return images
-        x = (images.float() - self.mean) / self.pixels.scale
-        return x.flip(1) if self.pixels.bgr else x
 
 
 def _fold_batch_norms(part: Blocks) -> None:

@@ -39,6 +39,7 @@ class Run(Message):
     source: str = option("data set or spec that the settings come from; part of the name", default="")
     data_root: str = option("folder that holds the data set of conf/dataset", default="")
     model_path: str = option("model to evaluate, infer with or prune; given as model_path=FILE", default="")
+    compare: list[str] = option("parity: the two model files; given as parity.py FIRST SECOND", factory=list)
     generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
     natural: Natural = option("what suits the data set", factory=Natural)
     mounts: dict[str, str] = option("prefixes of a spec's paths and where they are here", factory=dict)
