@@ -1,14 +1,16 @@
-"""What pruning costs in accuracy on the toy scenes: paired differences to the float network, over seeds.
+"""What pruning and quantisation cost in accuracy: paired differences to the float network, over seeds.
 
-`compress_accuracy.py OUT` trains a float network per seed, makes smaller ones of it and evaluates all on the
-same 400 validation images. What OUT holds already is not done again, so a run that was stopped goes on.
+`compress_accuracy.py OUT` trains a float network per seed on the toy scenes, makes smaller ones of it and
+evaluates all on the same 400 images. What OUT holds already is not done again, so a stopped run goes on.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -33,7 +35,7 @@ class Parts:
     """
 
     def __init__(self, folder: Path, data: Path, seed: int, common: list[str]) -> None:
-        self.folder, self.seed, self.common = folder, seed, common
+        self.folder, self.data_folder, self.seed, self.common = folder, data, seed, common
         self.data = [
             f"dataset_config.validation_data_source.{name}={data / 'validation' / path}"
             for name, path in (("tfrecords_path", "label_2"), ("image_directory_path", ""))
@@ -74,8 +76,37 @@ def pruned(parts: Parts, checkpoint: Path, arguments: argparse.Namespace) -> Pat
     )
 
 
+def trained_quantised(parts: Parts, checkpoint: Path, arguments: argparse.Namespace) -> Path:
+    """Trained on with fake-quantised layers, with a tenth of the rate."""
+    return parts.train(
+        "qat",
+        f"training_config.retrain_pruned_model={checkpoint}",
+        "training_config.enable_qat=true",
+        f"training_config.num_epochs={arguments.qat_epochs}",
+        f"training_config.optimizer.adam.lr={arguments.qat_rate}",
+        f"training_config.learning_rate.soft_start.base_lr={arguments.qat_rate}",
+        f"training_config.learning_rate.soft_start.start_lr={arguments.qat_rate / 10}",
+    )
+
+
+def calibrated(method: str, parts: Parts, checkpoint: Path, _: argparse.Namespace) -> Path:
+    """Quantised after the training, by one method of calibration; ten batches of training images."""
+    # Its own validation is that of the checkpoint; what counts is measured as for all others.
+    items = (f"model_path={checkpoint}", f"quantize.method={method}", *parts.data)
+    return parts.run("quantize", f"ptq_{method}", *items) / "quantized.ckpt"
+
+
+def pruned_and_quantised(parts: Parts, checkpoint: Path, arguments: argparse.Namespace) -> Path:
+    """Pruned, retrained, and then trained on quantised."""
+    small = Parts(parts.folder / "small", parts.data_folder, parts.seed, parts.common)
+    return trained_quantised(small, pruned(parts, checkpoint, arguments), arguments)
+
+
 WAYS: Mapping[str, Callable[[Parts, Path, argparse.Namespace], Path]] = {
     "pruned to 20 %, retrained": pruned,
+    "QAT": trained_quantised,
+    **{f"PTQ, {method}": partial(calibrated, method) for method in ("max", "entropy", "percentile", "mse")},
+    "pruned, retrained, QAT": pruned_and_quantised,
 }
 """Name -> from a seed's parts and its float checkpoint to another checkpoint."""
 
@@ -95,7 +126,7 @@ def scores(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
         found = {"float": parts.score("float", whole)}
         for name, make in WAYS.items():
             if not arguments.only or any(word in name for word in arguments.only):
-                found[name] = parts.score(make.__name__, make(parts, whole, arguments))
+                found[name] = parts.score(re.sub(r"\W+", "_", name), make(parts, whole, arguments))
         yield found
 
 
@@ -110,6 +141,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="words of the ways to measure; none: all")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--epochs", type=int, default=9, help="of the float training, and of retraining")
+    parser.add_argument("--qat-epochs", type=int, default=3)
+    parser.add_argument("--qat-rate", type=float, default=1e-4, help="learning rate of QAT")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     if arguments.float and len(arguments.float) != len(arguments.seeds):

@@ -45,6 +45,11 @@ EXAMPLES = {
         "  python scripts/prune.py model_path=FILE prune.target_ratio=0.2",
         "  python scripts/prune.py model_path=FILE prune.sensitivity=true",
     ),
+    "quantize": (
+        "  python scripts/quantize.py model_path=RUN/checkpoints/best.ckpt",
+        "  python scripts/quantize.py model_path=FILE quantize.method=mse quantize.batches=20",
+        "  python scripts/quantize.py model_path=FILE quantize.skip=[conv1,rpn_conv1]",
+    ),
     "infer": (
         "  python scripts/infer.py model_path=RUN/checkpoints/best.ckpt images=FOLDER",
         "  python scripts/infer.py model_path=FILE images='photos/**/*.jpg' run.only_classes=[car]",
@@ -62,6 +67,7 @@ SETTING = {
     "evaluate": "evaluation_config.batch_size=8",
     "check": "training_config.batch_size_per_gpu=8",
     "prune": "prune.granularity=16",
+    "quantize": "quantize.method=mse",
     "infer": "inference_config.bbox_visualize_threshold=0.3",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }
