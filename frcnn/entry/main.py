@@ -33,7 +33,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate, export, infer, parity, prune or preview_augmentation.
+        command: train, evaluate, export, infer, parity, prune, quantize or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -123,7 +123,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
     if command == "train":
         return _settings_of_training(line, specs)
-    if command not in ("evaluate", "export", "infer", "parity", "prune"):
+    if command not in ("evaluate", "export", "infer", "parity", "prune", "quantize"):
         return specs
     paths = line.values.get("model_path") or [_model_of(spec, command) for spec in specs]
     if not all(paths) or not paths:
