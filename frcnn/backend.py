@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from frcnn import build
 from frcnn.bridge.document import Document
 from frcnn.data.sample import Batch
-from frcnn.errors import WeightsError
+from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.run import App
+from frcnn.spec.values import class_names
 from frcnn.weights.checkpoint import Checkpoint
 
 EXPORTED = (".onnx", ".engine", ".trt")
@@ -99,14 +100,26 @@ def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend
 
     Raises:
         WeightsError: as `model_settings`, or weights that do not fit the settings.
+        SpecError: the settings have other classes than the model.
     """
     path = Path(app.run.model_path)
     _refuse_exported(path)
-    return _KINDS.get(path.suffix.lower(), _open_checkpoint)(path, app, build.detection_settings(block))
+    return _KINDS.get(path.suffix.lower(), _open_checkpoint)(
+        path, app, build.detection_settings(block, tao_quirks=app.run.tao_quirks)
+    )
 
 
 def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
     stored = Checkpoint(path)
+    known, given = class_names(stored.settings.dataset_config), class_names(app.dataset_config)
+    if [name.lower() for name in known] != [name.lower() for name in given]:  # ids are places in these lists
+        raise SpecError(
+            "the data's classes are not those of the model",
+            where="dataset_config.target_class_mapping",
+            found=", ".join(given),
+            allowed=", ".join(known),
+            hint="map the names in the data to these; a class that the data lacks is mapped all the same",
+        )
     detector = build.build_detector(app, plan=stored.channels)
     stored.load_into(detector)
     return TorchBackend(detector, settings, epochs=stored.epochs)

@@ -79,7 +79,9 @@ def imagenet_target(spec: Experiment) -> Target:
     )
 
 
-def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSettings:
+def detection_settings(
+    block: EvaluationConfig | InferenceConfig, *, tao_quirks: bool = False
+) -> DetectionSettings:
     """How detections are made, of `evaluation_config` or `inference_config`."""
     return DetectionSettings(
         pre_nms_top_n=block.rpn_pre_nms_top_N,
@@ -88,4 +90,5 @@ def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSe
         score_threshold=block.object_confidence_thres,
         nms_iou=block.classifier_nms_overlap_threshold,
         max_detections=block.classifier_nms_max_boxes,
+        unused_proposals=tao_quirks,
     )
