@@ -109,7 +109,7 @@ def train(app: App, folder: Path) -> float | None:
             begin.detector.compile_stages()
         module = LitFasterRCNN(
             detector=begin.detector,
-            evaluation=build.detection_settings(app.evaluation_config),
+            evaluation=build.detection_settings(app.evaluation_config, tao_quirks=app.run.tao_quirks),
             make_optimizer=build.optimizer(app),
             rate=build.schedule(app, tao_quirks=app.run.tao_quirks),
             l1=build.penalty(app, "L1"),
@@ -588,7 +588,10 @@ def _score(app: App, folder: Path, data: build.Data, detector: FasterRCNN) -> fl
     """The mAP of a detector on the validation data."""
     validation = _validation(app)
     trainer = make_trainer(app, folder, [validation])
-    module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
+    module = LitFasterRCNN(
+        detector=detector,
+        evaluation=build.detection_settings(app.evaluation_config, tao_quirks=app.run.tao_quirks),
+    )
     with lightning_ends(trainer, folder):
         trainer.validate(module, datamodule=data.module, verbose=False)
     return validation.result.mAP if validation.result else None

@@ -47,6 +47,8 @@ def test_loss_weights_belong_to_their_losses():
 def test_detection_settings_of_each_block():
     settings = build.detection_settings(spec().evaluation_config)
     assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.max_detections) == (200, 40, 100)
+    assert not settings.unused_proposals
+    assert build.detection_settings(spec().evaluation_config, tao_quirks=True).unused_proposals
     # The defaults of a block that is not there (interface 14).
     settings = build.detection_settings(spec().inference_config)
     assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.rpn_nms_iou) == (6000, 300, 0.7)

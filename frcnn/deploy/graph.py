@@ -63,7 +63,7 @@ def within_limits(settings: DetectionSettings) -> tuple[DetectionSettings, list[
         ("max_detections", "detections per image"),
     ):
         if (wanted := getattr(settings, name)) > MOST_RANKED:
-            lowered = replace(lowered, **{name: MOST_RANKED})
+            lowered = replace(lowered, **{name: MOST_RANKED})  # type: ignore[arg-type]
             notices.append(
                 f"{words}: {MOST_RANKED} in place of {wanted}, the most that TensorRT's TopK takes"
             )
