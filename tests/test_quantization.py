@@ -144,6 +144,22 @@ def test_a_quantised_model_is_trained_on_as_it_is(folder, calibrated, tmp_path):
     assert Checkpoint(out / "checkpoints" / "last.ckpt").traits["quantized"]["skip"] == ["conv1"]
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("quantize.skip=[rpn_conv1]", "allowed: ['conv1']"),
+        ("quantize.ranges=learned", "allowed: averaged, fixed"),
+    ],
+)
+def test_places_are_those_of_the_model(folder, calibrated, tmp_path, capsys, more, words):
+    source = calibrated / "quantized.ckpt"
+    items = [f"training_config.retrain_pruned_model={source}", *QAT, *SHORT, more]
+    assert runs.train(folder, tmp_path / "out", *items) == 2
+    message = capsys.readouterr().err
+    assert "the model is quantised otherwise" in message
+    assert words in message
+
+
 def test_what_a_calibration_leaves_behind(calibrated, smaller, folder, tmp_path):
     found = results(calibrated)
     assert (found["command"], found["method"], found["skipped"]) == ("quantize", "percentile", ["conv1"])
@@ -264,8 +280,8 @@ def test_ranges_of_a_quantised_file_of_the_originals(folder, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["averaged", "learned"])
-def test_two_processes_end_with_common_ranges(folder, smaller, tmp_path, ranges):
-    """And, validated by each process, with the same detections: no process waits for another's gradients."""
+def test_two_processes_train_together(folder, smaller, tmp_path, ranges):
+    """Also with frozen blocks, and after the freeze: no process waits for a gradient that never comes."""
     out = tmp_path / "out"
     items = [
         *runs.data(folder),
