@@ -297,11 +297,12 @@ def quantize(app: App, folder: Path) -> None:
     settings = app.quantize
     target = _place_of_checkpoint(app, settings.output_file or folder / "quantized", "quantize.output_file")
     with _run(app, folder, "quantize") as status:
-        app.training_config.enable_augmentation = False
+        augmented, app.training_config.enable_augmentation = app.training_config.enable_augmentation, False
         validated = bool(
             app.dataset_config.validation_data_source or app.dataset_config.validation_fold is not None
         )
         data = _prepare(app, train=not settings.image_dir) if validated or not settings.image_dir else None
+        app.training_config.enable_augmentation = augmented  # stored with the checkpoint
         stored = Checkpoint(app.run.model_path)
         if "quantized" in stored.traits:
             hint = "evaluate.py evaluates it; quantise the checkpoint that it was made of"
