@@ -42,7 +42,7 @@ from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
-from frcnn.parity import compare_models, refuse_parting, write_parity
+from frcnn.parity import compare_models, refuse_parting, validation_batches, write_parity
 from frcnn.processes import agreed, own_group
 from frcnn.pruning import Pruner, sensitivity
 from frcnn.quantization import pictures, quantize_trained, training_images
@@ -375,8 +375,7 @@ def export(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting export.")
         found = export_model(app, folder)
         results.write(folder, found)
-        if found["parity"] is not None:
-            refuse_parting(found["parity"], folder)
+        _refuse_parting(found, folder)
         # TAO: millions and MiB.
         status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
 
@@ -392,11 +391,17 @@ def parity(app: App, folder: Path) -> None:
             log.info("%s", notice)
         results.store_settings(app, folder)
         status.write("STARTED", "Starting comparison.")
-        found = compare_models(app, app.run.compare)
+        found = compare_models(app, app.run.compare, loader=validation_batches(app))
         write_parity(found, folder)
         results.write(folder, found | {"versions": results.versions()})
         refuse_parting(found, folder)
         status.write("SUCCESS", "The two models agree.")
+
+
+def _refuse_parting(found: dict[str, Any], folder: Path) -> None:
+    for name in ("parity", "parity_int8"):
+        if found[name] is not None:
+            refuse_parting(found[name], folder, stem=name)
 
 
 def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
@@ -405,8 +410,7 @@ def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
     app = replace(app, run=replace(app.run, model_path=str(checkpoint)))
     found = export_model(app, folder)
     results.write(folder, found)
-    if found["parity"] is not None:
-        refuse_parting(found["parity"], folder)
+    _refuse_parting(found, folder)
 
 
 class _ValidateLast(pl.Callback):

@@ -45,7 +45,7 @@ def seeded(arch):
 def exported(request):
     detector = seeded(request.param)
     graph = DetectionGraph(detector, settings=SETTINGS, size=SIZE)
-    model = export_onnx(graph, opset=18, images=-1, metadata={}).SerializeToString()
+    model = export_onnx(graph, opset=18, images=-1).SerializeToString()
     return detector, model
 
 
