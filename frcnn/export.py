@@ -191,6 +191,17 @@ def calibrate(app: App, detector: FasterRCNN, *, ranges: Mapping[str, float]) ->
     log.info("rounding costs most in %s", ", ".join(str(row["layer"]) for row in rows[:3]))
 
 
+def check_settings(app: App) -> None:
+    """Stop now if an export at the end of a long training would.
+
+    Raises:
+        SpecError: as `fix_size`.
+        RunError: a package is missing.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    fix_size(copy.deepcopy(app))
+
+
 def fix_size(app: App) -> None:
     """Give a model of varying input the one size that `export.height` and `export.width` name.
 

@@ -1,11 +1,11 @@
 """Commands as functions: settings and a folder in, a finished run out."""
 
+import copy
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from frcnn.callbacks import (
 from frcnn.dashboards import media
 from frcnn.data.index import overlap
 from frcnn.errors import RunError, SpecError
-from frcnn.export import export_model
+from frcnn.export import check_settings, export_model
 from frcnn.folder import claimed, is_first_process, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
@@ -87,6 +87,8 @@ def train(app: App, folder: Path) -> float | None:
         FrcnnError: wrong input, or a run that could not go on.
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
+    if app.export.at_end:
+        check_settings(app)
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
         resumed = checkpoint_to_resume(app, folder)
@@ -407,7 +409,8 @@ def _refuse_parting(found: dict[str, Any], folder: Path) -> None:
 def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
     """TAO has a callback for it; only behind the last validation is it clear which checkpoint is the best."""
     folder.mkdir(exist_ok=True)
-    app = replace(app, run=replace(app.run, model_path=str(checkpoint)))
+    app = copy.deepcopy(app)
+    app.run.model_path = str(checkpoint)
     found = export_model(app, folder)
     results.write(folder, found)
     _refuse_parting(found, folder)
