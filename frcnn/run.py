@@ -1,11 +1,11 @@
 """Commands as functions: settings and a folder in, a finished run out."""
 
+import copy
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,14 @@ from frcnn.dashboards import media, send_evaluation
 from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
-from frcnn.export import export_model
+from frcnn.export import check_settings, export_model
 from frcnn.folder import checkpoint_named, claimed, is_first_process, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
-from frcnn.parity import compare_models, refuse_parting, write_parity
+from frcnn.parity import compare_models, refuse_parting, validation_batches, write_parity
 from frcnn.processes import agreed, own_group
 from frcnn.pruning import Pruner, sensitivity
 from frcnn.quantization import pictures, quantize_trained, training_images
@@ -89,6 +89,8 @@ def train(app: App, folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
     suffix = _checkpoint_suffix(app)
+    if app.export.at_end:
+        check_settings(app)
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
         resumed = checkpoint_to_resume(app, folder)
@@ -383,8 +385,7 @@ def export(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting export.")
         found = export_model(app, folder)
         results.write(folder, found)
-        if found["parity"] is not None:
-            refuse_parting(found["parity"], folder)
+        _refuse_parting(found, folder)
         # TAO: millions and MiB.
         status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
 
@@ -400,21 +401,27 @@ def parity(app: App, folder: Path) -> None:
             log.info("%s", notice)
         results.store_settings(app, folder)
         status.write("STARTED", "Starting comparison.")
-        found = compare_models(app, app.run.compare)
+        found = compare_models(app, app.run.compare, loader=validation_batches(app))
         write_parity(found, folder)
         results.write(folder, found | {"versions": results.versions()})
         refuse_parting(found, folder)
         status.write("SUCCESS", "The two models agree.")
 
 
+def _refuse_parting(found: dict[str, Any], folder: Path) -> None:
+    for name in ("parity", "parity_int8"):
+        if found[name] is not None:
+            refuse_parting(found[name], folder, stem=name)
+
+
 def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
     """TAO has a callback for it; only behind the last validation is it clear which checkpoint is the best."""
     folder.mkdir(exist_ok=True)
-    app = replace(app, run=replace(app.run, model_path=str(checkpoint)))
+    app = copy.deepcopy(app)
+    app.run.model_path = str(checkpoint)
     found = export_model(app, folder)
     results.write(folder, found)
-    if found["parity"] is not None:
-        refuse_parting(found["parity"], folder)
+    _refuse_parting(found, folder)
 
 
 class _ValidateLast(pl.Callback):

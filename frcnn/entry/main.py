@@ -15,6 +15,7 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
+from frcnn.entry.tao_flags import translated
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import checkpoint_named, holds_run, run_of
@@ -48,7 +49,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> None:
-    line = overrides.parse(_compared(argv) if command == "parity" else argv)
+    line = overrides.parse(_compared(argv) if command == "parity" else translated(command, argv))
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return

@@ -163,8 +163,12 @@ class Checkpoint:
                 "differs from the run to resume", where=self.path, found=", ".join(changed), hint=hint
             )
 
-    def load_into(self, detector: FasterRCNN) -> LoadReport:
+    def load_into(self, detector: FasterRCNN, *, as_float: bool = False) -> LoadReport:
         """Put its weights into a detector of the same settings, which then computes as its network did.
+
+        Args:
+            detector: fresh.
+            as_float: leave out the rounding of a quantised network.
 
         Returns:
             The table of its layers, all of them loaded.
@@ -176,7 +180,10 @@ class Checkpoint:
         weights = {
             name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)
         }
-        apply_traits(detector, self.traits)
+        traits = self.traits
+        if as_float and traits.pop("quantized", None):
+            weights = {k: v for k, v in weights.items() if k.rpartition(".")[2] not in QUANTIZER_TENSORS}
+        apply_traits(detector, traits)
         own = detector.state_dict()
         wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
         wrong += [name for name in weights if name not in own]
