@@ -133,7 +133,14 @@ def _retrained(app: App, path: Path) -> Start:
         _take_graph(model, document.spec.model_config)
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
         detector = build.build_detector(app, plan=stored.channels)
-        return Start(detector, stored.load_into(detector), stored.traits)
+        try:
+            report = stored.load_into(detector)
+        except WeightsError as error:
+            hint = (
+                "classes, anchors, image channels and, for VGG, crops have to be as many as it was made for"
+            )
+            raise WeightsError("does not fit the spec", where=path, found=error.found, hint=hint) from error
+        return Start(detector, report, stored.traits)
     file = read_hdf5(path)
     archs = guess(file)
     if not archs:
