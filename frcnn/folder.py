@@ -13,6 +13,7 @@ from frcnn.errors import RunError, SpecError
 FILES = (
     *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "weights.json", "log.txt"),
     *("pruned.ckpt", f"pruned.ckpt{SUFFIX}", "pruning.png", "sensitivity.png"),
+    *("quantized.ckpt", f"quantized.ckpt{SUFFIX}", "quantization.png"),
 )
 FOLDERS = ("checkpoints", "report", "tensorboard", "wandb", "detections")
 
