@@ -34,12 +34,14 @@ from frcnn.dashboards import media
 from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
+from frcnn.export import export_model
 from frcnn.folder import checkpoint_named, claimed, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
+from frcnn.parity import compare_models, refuse_parting, write_parity
 from frcnn.processes import agreed, own_group
 from frcnn.pruning import Pruner, sensitivity
 from frcnn.record import RunRecord
@@ -200,7 +202,7 @@ def evaluate(app: App, folder: Path) -> float | None:
         found |= {
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
-            "epoch": ours.epochs if ours else None,
+            "epoch": getattr(backend, "epochs", None),
             "milliseconds_per_image": times.medians(),
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
@@ -304,6 +306,38 @@ def infer(app: App, folder: Path) -> None:
         results.write(folder, found)
         kpi = {key: found[key] for key in ("images", "objects")}
         status.write("SUCCESS", "Inference finished successfully.", kpi=kpi)
+
+
+def export(app: App, folder: Path) -> None:
+    """Export a checkpoint as ONNX, with what runs it; arguments and errors as in `train`."""
+    with _run(app, folder, "export") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        status.write("STARTED", "Starting export.")
+        found = export_model(app, folder)
+        results.write(folder, found)
+        if found["parity"] is not None:
+            refuse_parting(found["parity"], folder)
+        # TAO: millions and MiB.
+        status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
+
+
+def parity(app: App, folder: Path) -> None:
+    """Compare two model files on the same images; arguments and errors as in `train`.
+
+    Raises:
+        RunError: they part where they may not.
+    """
+    with _run(app, folder, "parity") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        results.store_settings(app, folder)
+        status.write("STARTED", "Starting comparison.")
+        found = compare_models(app, app.run.compare)
+        write_parity(found, folder)
+        results.write(folder, found | {"versions": results.versions()})
+        refuse_parting(found, folder)
+        status.write("SUCCESS", "The two models agree.")
 
 
 class _ValidateLast(pl.Callback):

@@ -147,7 +147,7 @@ class DetectionEvaluator:
             gt_ignored: (B, I, 4) areas: a detection that matches no object and has a share of itself in one,
                 at least the IoU threshold, is neither right nor wrong. Empty boxes are padding.
             gt_ignored_labels: (B, I) the class that an area is about; -1: any.
-            proposals: (B, R, 4); without them RPN recall stays undefined.
+            proposals: (B, R, 4); without them, or with R = 0, RPN recall stays undefined.
             proposals_valid: (B, R) bool.
             sizes: (B, 2) height and width of each image in the network input.
             original_sizes: (B, 2) those of its file; COCO's sizes are those of objects in the file.
@@ -163,7 +163,7 @@ class DetectionEvaluator:
             area_box, area_label = _numpy(gt_ignored), _numpy(gt_ignored_labels)
         filled = (area_box[..., 2] > area_box[..., 0]) & (area_box[..., 3] > area_box[..., 1])
         proposed = None
-        if proposals is not None and proposals_valid is not None:
+        if proposals is not None and proposals_valid is not None and proposals.shape[1]:
             # TAO: coordinates are inclusive pixels, and one proposal may serve many objects.
             overlaps = pairwise_iou(gt_box, _numpy(proposals), offset=1.0) * _numpy(proposals_valid)[:, None]
             proposed = (overlaps.max(axis=-1, initial=0.0) >= RPN_RECALL_IOU) & real

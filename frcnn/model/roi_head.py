@@ -66,6 +66,22 @@ class RoiHead(nn.Module):
         return RoiOutput(*outputs)
 
 
+def decoded(
+    output: RoiOutput, proposals: Proposals, image_sizes: Tensor, *, stds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Every region's box for each class, clipped, and its score; arguments as in `postprocess`.
+
+    Returns:
+        boxes (B, R, K, 4), scores (B, R, K) float32.
+    """
+    batch, regions = proposals.valid.shape
+    scores = F.softmax(output.logits.float(), dim=-1)[:, :-1].view(batch, regions, -1)
+    classes = scores.shape[2]
+    deltas = output.deltas.float().view(batch, regions, classes, 4) / stds
+    boxes = decode(deltas, proposals.boxes.unsqueeze(2), plus_one=True)
+    return clip(boxes.flatten(1, 2), image_sizes).view(batch, regions, classes, 4), scores
+
+
 @torch.no_grad()
 def postprocess(
     output: RoiOutput,
@@ -86,12 +102,8 @@ def postprocess(
         stds: (4,) what the targets (dx, dy, dw, dh) were multiplied by.
         nms_form: see `frcnn.ops.nms.nms`.
     """
-    batch, regions = proposals.valid.shape
-    scores = F.softmax(output.logits.float(), dim=-1)[:, :-1].view(batch, regions, -1)
-    classes = scores.shape[2]
-    deltas = output.deltas.float().view(batch, regions, classes, 4) / stds
-    boxes = decode(deltas, proposals.boxes.unsqueeze(2), plus_one=True)
-    boxes = clip(boxes.flatten(1, 2), image_sizes).view(batch, regions, classes, 4)
+    boxes, scores = decoded(output, proposals, image_sizes, stds=stds)
+    batch, regions, classes = scores.shape
     valid = (scores > settings.score_threshold) & proposals.valid.unsqueeze(2)
 
     # One NMS problem per image and class: (B * K, R).
