@@ -15,6 +15,8 @@ from frcnn.deploy import bundle
 from frcnn.deploy.bundle import ModelCard
 from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
+from frcnn.deploy.tensorrt import EngineSettings, build_engine
+from frcnn.encryption import SUFFIX, needed_key, sealed
 from frcnn.errors import RunError, SpecError
 from frcnn.ops.nms import NmsForm
 from frcnn.parity import compare_models, write_parity
@@ -50,9 +52,13 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         raise SpecError(
             "is no place for the model", where="export.output_file", found=target, allowed="NAME.onnx"
         )
-    if options.output_file and target.exists() and not app.run.overwrite:
+    written = target
+    if options.encrypt:
+        needed_key(app.enc_key, where="export.encrypt")
+        written = target.with_name(target.name + SUFFIX)
+    if options.output_file and written.exists() and not app.run.overwrite:
         hint = "another name, or run.overwrite=true"
-        raise SpecError("is there already", where="export.output_file", found=target, hint=hint)
+        raise SpecError("is there already", where="export.output_file", found=written, hint=hint)
     stored = Checkpoint(app.run.model_path)
     detector = build.build_detector(app, plan=stored.channels)
     stored.load_into(detector)
@@ -90,15 +96,20 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
     model = onnx_file.export_onnx(graph, opset=options.opset, images=options.batch_size, metadata=metadata)
     results.store_settings(app, folder)
     with _together(target.parent) as made:
-        (made / target.name).write_bytes(model.SerializeToString())
+        content = model.SerializeToString()
+        if options.encrypt:
+            content = sealed(content, app.enc_key, where=written)
+        (made / written.name).write_bytes(content)
         for name, text in bundle.files(card).items():
             write_text(made / name, text)
         write_text(made / "spec.txt", texts["spec"])
-    log.info("%s and what belongs to it in %s", target.name, target.parent)
+    log.info("%s and what belongs to it in %s", written.name, target.parent)
     compared = None
     if options.parity:
-        compared = compare_models(app, [app.run.model_path, str(target)])
+        compared = compare_models(app, [app.run.model_path, str(written)])
         write_parity(compared, target.parent)
+    if options.engine_file and (compared is None or compared["agree"]):
+        _build_engine(app, written)
     parameters = sum(
         tensor.numel() for tensor in detector.state_dict().values() if tensor.is_floating_point()
     )
@@ -106,13 +117,28 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "schema": 1,
         "command": "export",
         "model": app.run.model_path,
-        "exported": str(target),
+        "exported": str(written),
         "graph": facts,
         "notices": notices,
         "parity": compared,
-        "kpi": {"param_count": parameters / 1e6, "size": target.stat().st_size / 2**20},
+        "kpi": {"param_count": parameters / 1e6, "size": written.stat().st_size / 2**20},
         "versions": results.versions() | onnx_file.versions(),
     }
+
+
+def _build_engine(app: App, graph: Path) -> None:
+    options = app.export
+    settings = EngineSettings(
+        precision=options.data_type,
+        workspace=options.max_workspace_size,
+        min_batch=options.min_batch_size,
+        opt_batch=options.opt_batch_size,
+        max_batch=options.max_batch_size,
+        strict_types=options.strict_type_constraints,
+    )
+    log.info("building %s", options.engine_file)
+    record = build_engine(graph, options.engine_file, settings=settings, key=app.enc_key)
+    log.info("built with %s %s in %.0f s", record.library, record.version, record.seconds)
 
 
 def fix_size(app: App) -> None:

@@ -21,6 +21,7 @@ from frcnn.bridge.files import write_text
 from frcnn.data.sample import Batch
 from frcnn.deploy.agreement import Agreement, Boxes, Limits, compare, near
 from frcnn.deploy.onnx_runtime import OnnxBackend, OnnxFile
+from frcnn.encryption import model_suffix
 from frcnn.errors import DataError, RunError
 from frcnn.metrics import DetectionEvaluator, EvaluationResult
 from frcnn.model import roi_head, rpn
@@ -75,7 +76,7 @@ def compare_models(app: App, paths: Sequence[str]) -> dict[str, Any]:
     Raises:
         WeightsError: a model cannot be used.
     """
-    facts = [OnnxFile(path).facts if Path(path).suffix == ".onnx" else {} for path in paths]
+    facts = [OnnxFile(path).facts if model_suffix(path) == ".onnx" else {} for path in paths]
     exported: Mapping[str, Any] = next((known for known in reversed(facts) if known), {})
     settings = build.detection_settings(app.inference_config)
     if exported:
@@ -144,7 +145,7 @@ def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _open(path: str, app: App, settings: DetectionSettings, facts: Mapping[str, Any]) -> Side:
-    if Path(path).suffix == ".onnx":
+    if model_suffix(path) == ".onnx":
         backend = OnnxBackend(OnnxFile(path, stages=True), pixels=build.pixels(app))
         return Side(path, backend, backend.stages, facts)
     document = model_settings(path)
