@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 PREFIX = "detector."
 TRAITS = ("relu6", "activation_scales")
 FOREIGN = (*SUFFIXES, ".onnx", ".engine", ".etlt")
+HINTS = {
+    **dict.fromkeys(SUFFIXES, "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it"),
+    ".etlt": "only the toolkit that wrote it decodes it: bring its .hdf5 in with scripts/import_weights.py",
+}
+"""By suffix, the way to a checkpoint."""
 
 
 class Checkpoint:
@@ -49,8 +54,7 @@ class Checkpoint:
     def __init__(self, path: str | Path, *, key: str = "") -> None:
         self.path = Path(path)
         if (suffix := model_suffix(path)) in FOREIGN:
-            keras = suffix in SUFFIXES
-            hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it" if keras else None
+            hint = HINTS.get(suffix)
             raise WeightsError(
                 "is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run", hint=hint
             )
