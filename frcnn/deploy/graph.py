@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from frcnn.model.backbones import Blocks
-from frcnn.model.batch_norm import BatchNorm2d, fold
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.ops.nms import NmsForm
+from frcnn.quantize import fold_batch_norm
 
 INPUT = "input_image"
 OUTPUTS = ("nms_out", "nms_out_1")
@@ -110,8 +109,7 @@ class DetectionGraph(nn.Module):
         detector.nms_form, detector.crop_form = nms_form, "grid_sample"
         detector.memory_format = torch.contiguous_format
         detector.to(memory_format=torch.contiguous_format)
-        for part in (detector.trunk, detector.head.body):
-            _fold_batch_norms(part)
+        fold_batch_norm(detector)
         height, width = size
         with torch.no_grad():
             features = detector.feature_map(torch.zeros(1, channels, height, width))
@@ -163,19 +161,3 @@ class DetectionGraph(nn.Module):
         rows = torch.cat([torch.zeros_like(scores), labels, scores, found.boxes / self.sides], dim=-1)
         count = (found.labels >= 0).sum(1, dtype=torch.int32).view(-1, 1, 1, 1)
         return rows.unsqueeze(1), count, features, *rpn, *proposals, *output
-
-
-def _fold_batch_norms(part: Blocks) -> None:
-    """Make one convolution of each and of the batch norm behind it, where both are the plain ones."""
-    for name, norm in list(part.batch_norms.items()):
-        conv, bn = part.get_submodule(name), part.get_submodule(norm)
-        if type(conv) is not nn.Conv2d or type(bn) is not BatchNorm2d:
-            continue
-        with torch.no_grad():
-            weight, bias = fold(conv, bn)
-        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-        del part.batch_norms[name]
-        delattr(part, norm)
-        for layers in part.block_layers.values():
-            if norm in layers:
-                layers.remove(norm)

@@ -54,6 +54,11 @@ EXAMPLES = {
         "  python scripts/parity.py RUN/checkpoints/best.ckpt EXPORT/model.onnx",
         "  python scripts/parity.py FIRST SECOND spec=their_spec.txt export.parity_images=32",
     ),
+    "quantize": (
+        "  python scripts/quantize.py model_path=RUN/checkpoints/best.ckpt",
+        "  python scripts/quantize.py model_path=FILE quantize.method=mse quantize.batches=20",
+        "  python scripts/quantize.py model_path=FILE quantize.skip=[conv1,rpn_conv1]",
+    ),
     "infer": (
         "  python scripts/infer.py model_path=RUN/checkpoints/best.ckpt images=FOLDER",
         "  python scripts/infer.py model_path=FILE images='photos/**/*.jpg' run.only_classes=[car]",
@@ -73,6 +78,7 @@ SETTING = {
     "prune": "prune.granularity=16",
     "export": "export.nms=standard",
     "parity": "export.parity_images=32",
+    "quantize": "quantize.method=mse",
     "infer": "inference_config.bbox_visualize_threshold=0.3",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }

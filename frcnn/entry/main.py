@@ -15,6 +15,7 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
+from frcnn.entry.tao_flags import translated
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import checkpoint_named, holds_run, run_of
@@ -34,7 +35,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate, export, infer, parity, prune or preview_augmentation.
+        command: train, evaluate, export, infer, parity, prune, quantize or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -47,7 +48,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> None:
-    line = overrides.parse(_compared(argv) if command == "parity" else argv)
+    line = overrides.parse(_compared(argv) if command == "parity" else translated(command, argv))
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return
@@ -123,7 +124,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
             os.environ[encryption.VARIABLE] = key
     if command == "train":
         return _settings_of_training(line, specs)
-    if command not in ("evaluate", "export", "infer", "parity", "prune"):
+    if command not in ("evaluate", "export", "infer", "parity", "prune", "quantize"):
         return specs
     paths = line.values.get("model_path") or [_model_of(spec, command) for spec in specs]
     if not all(paths) or not paths:

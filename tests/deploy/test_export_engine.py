@@ -33,7 +33,7 @@ def test_an_encrypted_export_with_its_engine(model, pictures, tmp_path, capsys):
     assert main("export", [*command, key]) == 0  # its parity run opens the file
     assert (out / "model.onnx.enc").is_file()
     assert not list(tmp_path.rglob("*.onnx"))
-    assert json.loads((out / "results.json").read_text())["exported"].endswith("model.onnx.enc")
+    assert json.loads((out / "results.json").read_text())["exported"][0].endswith("model.onnx.enc")
     assert not any(b"secret" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     record = read_record(engine)
     assert record.onnx == "model.onnx.enc"
