@@ -195,9 +195,8 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     from frcnn import config
 
     config.register()
-    script = str(Path(sys.argv[0]).with_name(f"{command}.py"))
     failures: list[BaseException] = []
-    task = _task(command, script, _locator(documents, line.overrides), _origins(line, documents), failures)
+    task = _task(command, _locator(documents, line.overrides), _origins(line, documents), failures)
     shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
     flags = [*line.flags, *(["--resolve"] if shows else [])]
     typed, conf = sys.argv, str(conf_dir())
@@ -209,7 +208,7 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
                 folder = sweep.claim(primary, items)
                 items.append(f"hydra.sweep.dir={overrides.quoted(folder)}")
                 stack.enter_context(sweep.reported(folder, debug=line.debug))
-            sys.argv = [script, *flags, *items]
+            sys.argv = [typed[0], *flags, *items]
             hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise config.readable(error) from error
@@ -224,7 +223,6 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
 
 def _task(
     command: str,
-    script: str,
     locate: Callable[[str], str],
     origins: Callable[[App], dict[str, str]],
     failures: list[BaseException],
@@ -249,11 +247,11 @@ def _task(
             if several:
                 sweep.go_on_if_requeued(app.run, folder)
                 if os.getpid() != main_process or _starts_processes(app):
-                    arguments = _again(script, sweep.store_settings(app, folder), folder, app)
+                    arguments = _again(command, sweep.store_settings(app, folder), folder, app)
                     return sweep.in_own_process(arguments, folder)
             from frcnn import run
 
-            own = _again(script, folder / "config.yaml", folder, app)
+            own = _again(command, folder / "config.yaml", folder, app)
             again = contextlib.nullcontext() if several else recorded_again(folder)
             with _own_command_line(own), again:
                 score: float | None = getattr(run, command)(app, folder)
@@ -310,10 +308,10 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
     return derive(command, trees, sections), items
 
 
-def _again(script: str, settings: Path, folder: Path, app: App) -> list[str]:
-    """The command line that starts this run, and not the sweep that it is part of."""
+def _again(command: str, settings: Path, folder: Path, app: App) -> list[str]:
+    """The arguments of `python -m frcnn.entry` for this run, and not the sweep that it is part of."""
     run, resumed = app.run, app.training_config.resume_from_model
-    arguments = [script, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
+    arguments = [command, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
     arguments += [f"run.resume={run.resume}"] if run.resume else []
     arguments += [f"model_path={run.model_path}"] if run.model_path else []
     arguments += ["run.overwrite=true"] if run.overwrite else []
@@ -329,11 +327,11 @@ def _starts_processes(app: App) -> bool:
 
 @contextmanager
 def _own_command_line(own: list[str]) -> Iterator[None]:
-    """What Lightning starts again for every further device."""
+    """What is started again for every further device."""
     from hydra.core.hydra_config import HydraConfig
 
     arguments, hydra_config = sys.argv, HydraConfig.instance().cfg
-    sys.argv = own
+    sys.argv = [sys.argv[0], *own]
     HydraConfig.instance().cfg = None  # else Lightning would add Hydra's own arguments
     try:
         yield

@@ -1,0 +1,248 @@
+"""The table of verbs: TAO's, with its flags as documented and as implemented, and ours."""
+
+from dataclasses import dataclass
+
+from frcnn.cli.flags import Flag
+
+SPEC = Flag(
+    ("-e", "--experiment_spec", "--experiment_spec_file"),
+    "TAO spec file, or a YAML one",
+    "FILE",
+    sets=("spec={raw}",),
+)
+KEY = Flag(
+    ("-k", "--key", "--enc_key"), "key of encrypted files; $FRCNN_ENC_KEY hides it from process lists", "KEY"
+)
+RESULTS = Flag(
+    ("-r", "--results_dir"),
+    "folder of the run, with status.json; default: results/...",
+    "DIR",
+    sets=("-r", "{raw}"),
+)
+MODEL = Flag(
+    ("-m", "--model_path", "--model"),
+    "checkpoint (.ckpt); else the one that the spec names",
+    "FILE",
+    sets=("model_path={raw}",),
+    was="a .tlt or .hdf5 file, which `frcnn import_weights` turns into a checkpoint (.hdf5)",
+)
+VERBOSE = Flag(("-v", "--verbose"), "debug messages in log.txt", sets=("verbose=true",))
+
+LAUNCH = (
+    Flag(("--gpus",), "GPUs to use; train and evaluate take more than one", "G", was="train only"),
+    Flag(
+        ("--gpu_index",),
+        "which GPUs: as many numbers as --gpus says, counted among those that CUDA_VISIBLE_DEVICES leaves",
+        "I ...",
+        was="replaces CUDA_VISIBLE_DEVICES",
+    ),
+    Flag(
+        ("--num_processes", "-np"),
+        "processes; -1: one per GPU. Fewer: each has several GPUs, as model_parallelism splits the network",
+        "N",
+    ),
+    Flag(("--use_amp",), "mixed precision, train only (trainer.precision=16-mixed)"),
+    Flag(("--log_file",), "append everything that is said to this file instead of showing it", "FILE"),
+    Flag(("--launch_cuda_blocking",), "wait for each CUDA kernel, to find the one that fails"),
+    Flag(
+        ("--multi-node",),
+        "several machines",
+        inert="torchrun or srun starts `frcnn train ... trainer.num_nodes=N` on every machine",
+    ),
+    Flag(("--mpirun-arg",), "arguments of mpirun", "TEXT", inert="processes are started without MPI"),
+)
+"""Flags of the original's wrapper around every task."""
+
+PRUNE = (
+    MODEL,
+    Flag(
+        ("-o", "--output_file"),
+        "pruned checkpoint; another suffix becomes .ckpt, as is said",
+        "FILE",
+        sets=("prune.output_file={}",),
+        was="a .hdf5 file",
+        suffix=".ckpt",
+    ),
+    KEY,
+    SPEC,
+    Flag(("-n", "--normalizer"), "max or L2", "NAME", sets=("prune.normalizer={}",)),
+    Flag(
+        ("-eq", "--equalization_criterion"),
+        "union, intersection, arithmetic_mean or geometric_mean",
+        "NAME",
+        sets=("prune.equalization_criterion={}",),
+    ),
+    Flag(("-pg", "--pruning_granularity"), "filters stay in multiples of it", "N", ("prune.granularity={}",)),
+    Flag(
+        ("-pth", "--pruning_threshold"), "filters that do not exceed it go", "SHARE", ("prune.threshold={}",)
+    ),
+    Flag(("-nf", "--min_num_filters"), "fewest that stay in a layer", "N", ("prune.min_num_filters={}",)),
+    Flag(
+        ("-el", "--excluded_layers"),
+        "layers that keep all filters",
+        "NAME ...",
+        sets=("prune.excluded_layers={}",),
+        was="a name that does not exist is accepted",
+    ),
+    RESULTS,
+    VERBOSE,
+)
+
+CONVERT = (
+    Flag(("-d", "--dataset_export_spec", "--dataset_spec"), "dataset_convert spec", "FILE"),
+    Flag(("-o", "--output_filename"), "folder and stem of the records", "OUT"),
+    Flag(("-f", "--validation_fold"), "fold that the sample modifier leaves as it is", "N"),
+    Flag(("-r", "--results_dir"), "folder for status.json and the report", "DIR"),
+    Flag(("-v", "--verbose"), "tell more, with stack traces of errors"),
+    Flag(("--allow-missing-labels",), "images without a label file have no objects"),
+    Flag(("--allow-scores",), "accept labels with a 16th column"),
+    Flag(("--mount",), "FROM=TO: where a container's path is here", "FROM=TO"),
+    Flag(("--processes",), "default: one per core", "N"),
+)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    Attributes:
+        name: the verb.
+        doc: one line.
+        flags: its own flags.
+        command: the command of conf/ that it runs, or "".
+        module: else the module whose `main` takes the arguments.
+        aliases: other names.
+        tao: whether it is one of TAO's, with the launcher's flags and its last line.
+        usage: what comes after the flags.
+    """
+
+    name: str
+    doc: str
+    flags: tuple[Flag, ...]
+    command: str = ""
+    module: str = ""
+    aliases: tuple[str, ...] = ()
+    tao: bool = False
+    usage: str = "[group=choice ...] [setting=value ...]"
+
+    @property
+    def all_flags(self) -> tuple[Flag, ...]:
+        """Its own flags and the launcher's."""
+        return self.flags + (LAUNCH if self.tao else ())
+
+
+VERBS = (
+    Verb("train", "train a detector", (SPEC, KEY, RESULTS), "train", tao=True),
+    Verb(
+        "evaluate",
+        "evaluate a checkpoint on its validation data",
+        (
+            SPEC,
+            KEY,
+            MODEL,
+            RESULTS,
+            Flag(
+                ("-i", "--image_dir"),
+                "folder of images to evaluate on, with -l",
+                "DIR",
+                sets=("dataset_config.validation_data_source.image_directory_path={}",),
+                was="ignored, except by the TensorRT package",
+            ),
+            Flag(
+                ("-l", "--label_dir"),
+                "their KITTI labels; also records, COCO .json or VOC",
+                "DIR",
+                sets=("dataset_config.validation_data_source.tfrecords_path={}",),
+                was="ignored, except by the TensorRT package",
+            ),
+            Flag(
+                ("-b", "--batch_size"),
+                "images per batch",
+                "N",
+                sets=("evaluation_config.batch_size={}",),
+                was="ignored, except by the TensorRT package",
+            ),
+        ),
+        "evaluate",
+        tao=True,
+    ),
+    Verb(
+        "inference",
+        "detect objects in images",
+        (
+            SPEC,
+            KEY,
+            MODEL,
+            RESULTS,
+            Flag(
+                ("-i", "--image_dir"),
+                "images, or inference_config.images_dir of the spec",
+                "DIR",
+                sets=("images={raw}",),
+                was="the TensorRT package only",
+            ),
+            Flag(
+                ("-b", "--batch_size"),
+                "images per batch",
+                "N",
+                sets=("inference_config.batch_size={}",),
+                was="the TensorRT package only",
+            ),
+        ),
+        "infer",
+        aliases=("infer",),
+        tao=True,
+    ),
+    Verb("prune", "cut weak channels out of a network", PRUNE, "prune", tao=True),
+    Verb(
+        "dataset_convert",
+        "convert a KITTI or COCO data set to TFRecords",
+        CONVERT,
+        module="frcnn.convert",
+        aliases=("convert_dataset",),
+        tao=True,
+        usage="[path=value ...]",
+    ),
+    Verb(
+        "check",
+        "say whether something will train, without training",
+        (SPEC, KEY, RESULTS, Flag(("--json",), "the findings as JSON")),
+        module="frcnn.entry.check",
+        usage="[fix=anchors] [group=choice ...] [setting=value ...]",
+    ),
+    Verb(
+        "convert_spec",
+        "convert a spec between TAO's text and YAML",
+        (
+            Flag(("--full",), "write every value to YAML, defaults too"),
+            Flag(("--no-check",), "convert whatever parses"),
+            Flag(("-r", "--results_dir"), "folder for status.json", "DIR"),
+        ),
+        module="frcnn.bridge.convert",
+        usage="IN OUT",
+    ),
+    Verb(
+        "import_weights",
+        "make a checkpoint of a TAO detector (.hdf5) or of a backbone's weights",
+        (
+            Flag(("-e", "--spec", "--experiment_spec"), "experiment spec; spec=FILE is the same", "FILE"),
+            Flag(("-k", "--key", "--enc_key"), "of an encrypted checkpoint", "KEY"),
+            Flag(("-r", "--results_dir"), "folder for status.json", "DIR"),
+            Flag(("-v", "--verbose"), "stack traces of errors"),
+            Flag(("--overwrite",), "replace OUT.ckpt if it is there"),
+        ),
+        module="frcnn.import_weights",
+        usage="IN OUT.ckpt [spec=FILE] [path=value ...]",
+    ),
+    Verb(
+        "preview_augmentation",
+        "draw what augmentation does to training images",
+        (SPEC, RESULTS),
+        "preview_augmentation",
+    ),
+)
+
+
+def find(name: str) -> Verb | None:
+    """The verb of that name or alias."""
+    return next((verb for verb in VERBS if name in (verb.name, *verb.aliases)), None)
