@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
@@ -30,6 +30,13 @@ INFERENCE = frozenset({"inference_config", "random_seed", "verbose"})
 """What a spec says about inference; classes and preprocessing are the model's, whatever the spec is for."""
 
 
+class Done(NamedTuple):
+    """A job that went well."""
+
+    folder: Path
+    score: float | None
+
+
 def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -43,14 +50,24 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = overrides.CommandLine(overrides=arguments).debug
     hint = "run.debug=true shows where this came from"
-    return exit_code(lambda: _run(command, arguments), debug=debug, hint=hint)
+    return exit_code(lambda: run(command, arguments), debug=debug, hint=hint)
 
 
-def _run(command: str, argv: Sequence[str]) -> None:
+def run(command: str, argv: Sequence[str]) -> list[Done]:
+    """Run a command; a single run that went well has its folder and score in the list.
+
+    Args:
+        command: as in `main`.
+        argv: arguments.
+
+    Raises:
+        FrcnnError: wrong input, or a command that could not go on.
+        KeyboardInterrupt: Ctrl-C, after the run was closed.
+    """
     line = overrides.parse(argv)
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
-        return
+        return []
     for images in line.values.get("images", []):
         if command != "infer":
             raise SpecError("unknown setting", where="command line", found="images", allowed="by infer.py")
@@ -62,7 +79,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
         # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
         if key:
             os.environ["FRCNN_ENC_KEY"] = key
-    _compose(command, line, documents)
+    return _compose(command, line, documents)
 
 
 def settings_of(command: str, argv: Sequence[str], problems: list[FrcnnError]) -> tuple[App, Path]:
@@ -185,7 +202,7 @@ def _checkpoint_to_resume(named: str | None, specs: list[Document]) -> Path | No
     return None
 
 
-def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> None:
+def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> list[Done]:
     """Let Hydra compose the settings of each job and run the command with them."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -195,8 +212,9 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     from frcnn import config
 
     config.register()
+    done: list[Done] = []
     failures: list[BaseException] = []
-    task = _task(command, _locator(documents, line.overrides), _origins(line, documents), failures)
+    task = _task(command, _locator(documents, line.overrides), _origins(line, documents), done, failures)
     shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
     flags = [*line.flags, *(["--resolve"] if shows else [])]
     typed, conf = sys.argv, str(conf_dir())
@@ -219,12 +237,14 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
         sys.argv = typed
     for failure in failures:  # here, where an error of the run is not taken for one of its folder
         raise failure
+    return done
 
 
 def _task(
     command: str,
     locate: Callable[[str], str],
     origins: Callable[[App], dict[str, str]],
+    done: list[Done],
     failures: list[BaseException],
 ) -> Callable[["DictConfig"], float | None]:
     """What Hydra runs for each job. A single run's failure is kept, since Hydra would print it as well."""
@@ -249,19 +269,20 @@ def _task(
                 if os.getpid() != main_process or _starts_processes(app):
                     arguments = _again(command, sweep.store_settings(app, folder), folder, app)
                     return sweep.in_own_process(arguments, folder)
-            from frcnn import run
+            from frcnn import run as commands
 
             own = _again(command, folder / "config.yaml", folder, app)
             again = contextlib.nullcontext() if several else recorded_again(folder)
             with _own_command_line(own), again:
-                score: float | None = getattr(run, command)(app, folder)
+                score: float | None = getattr(commands, command)(app, folder)
             return score
 
         if several:
             debug = bool(cfg.run.debug)
             return sweep.job(work, hydra_config, folder=folder, main_process=main_process, debug=debug)
         try:
-            return work()
+            done.append(Done(folder, work()))
+            return done[-1].score
         except BaseException as error:  # noqa: BLE001  (kept in failures)
             with contextlib.suppress(OSError):  # only if nothing was written
                 folder.rmdir()
