@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from frcnn import build
 from frcnn.bridge.document import Document
 from frcnn.data.sample import Batch
+from frcnn.encryption import model_suffix
 from frcnn.errors import WeightsError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
@@ -31,7 +32,8 @@ class Backend(Protocol):
 
         Args:
             images: (B, C, H, W) float32, normalised: what `build.transforms` makes of files.
-            image_sizes: (B, 2) height and width of the valid part of each.
+            image_sizes: (B, 2) height and width of the valid part of each. What is found in an image must not
+                depend on the padding beside it.
 
         Returns:
             Boxes in pixels of `images`, at most as many as the settings say.
@@ -55,9 +57,9 @@ class TorchBackend(nn.Module):
     @torch.no_grad()
     def detect(self, images: Tensor, *, image_sizes: Tensor) -> Detections:
         """See `Backend`."""
-        raw = self.detector.outputs(images, settings=self.settings, image_sizes=image_sizes)
-        self.after_network()
-        return self.detector.postprocess(*raw, settings=self.settings)
+        return self.detector.detect(
+            images, settings=self.settings, image_sizes=image_sizes, after_network=self.after_network
+        )
 
 
 class LitBackend(pl.LightningModule):
@@ -73,7 +75,11 @@ class LitBackend(pl.LightningModule):
 
 
 def model_settings(
-    path: str | Path, *, over: Document | None = None, blocks: Collection[str] | None = None
+    path: str | Path,
+    *,
+    over: Document | None = None,
+    blocks: Collection[str] | None = None,
+    key: str = "",
 ) -> Document:
     """The settings that a model file brings along.
 
@@ -81,12 +87,14 @@ def model_settings(
         path: a model file.
         over: a spec whose blocks take the place of the model's; the network's settings stay.
         blocks: the blocks of `over` that count; all if None.
+        key: of a sealed file; that of the environment if empty.
 
     Raises:
         WeightsError: there is no such file, it is broken, or it is of a kind that cannot be used.
+        SpecError: the key is missing or wrong.
     """
     _refuse_exported(Path(path))
-    return Checkpoint(path).document(over=over, blocks=blocks)
+    return Checkpoint(path, key=key).document(over=over, blocks=blocks)
 
 
 def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend:
@@ -101,11 +109,11 @@ def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend
     """
     path = Path(app.run.model_path)
     _refuse_exported(path)
-    return _KINDS.get(path.suffix.lower(), _open_checkpoint)(path, app, build.detection_settings(block))
+    return _KINDS.get(model_suffix(path), _open_checkpoint)(path, app, build.detection_settings(block))
 
 
 def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
-    stored = Checkpoint(path)
+    stored = Checkpoint(path, key=app.enc_key)
     detector = build.build_detector(app, plan=stored.channels)
     stored.load_into(detector)
     return TorchBackend(detector, settings, epochs=stored.epochs)
@@ -115,7 +123,7 @@ _KINDS: dict[str, Callable[[Path, App, DetectionSettings], Backend]] = {".ckpt":
 
 
 def _refuse_exported(path: Path) -> None:
-    if path.suffix.lower() in EXPORTED:
+    if model_suffix(path) in EXPORTED:
         raise WeightsError(
             "exported models and engines come with the export command, which this version lacks",
             where=path,

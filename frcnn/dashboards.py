@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
+from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
@@ -14,6 +16,7 @@ from frcnn.report.training import pixels, training_grid, validation_grid
 from frcnn.spec.run import App
 from frcnn.spec.training import VisualizerConfig
 
+EVALUATION = ("best", "calibration", "confusion", "PR_curve", "worst")
 IMAGES = 12  # augmented images where no visualizer says how many
 
 
@@ -55,6 +58,29 @@ def media(app: App, folder: Path, loggers: Sequence[Logger], validation: Validat
             continue
         callbacks += [board, *([FirstSamples(board.show_training, count=count)] if count else [])]
     return callbacks
+
+
+def send_evaluation(loggers: Sequence[Logger], report: Path, *, step: int, epoch: int | None) -> None:
+    """Send the pictures of an evaluation that lie in a report folder, as `evaluation/<name of the file>`.
+
+    Args:
+        loggers: of the run, in its first process.
+        report: folder of the pictures.
+        step: where they are put.
+        epoch: of the evaluation.
+    """
+    files = sorted(file for name in EVALUATION for file in report.glob(f"{name}*.png"))
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for file in files:
+                with Image.open(file) as image:
+                    array = np.asarray(image.convert("RGB"))
+                logger.experiment.add_image(f"evaluation/{file.stem}", array, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            import wandb
+
+            pictures = {f"evaluation/{file.stem}": wandb.Image(str(file)) for file in files}
+            logger.experiment.log({**pictures, "epoch": epoch, "trainer/global_step": step})
 
 
 def _plain(value: object) -> object:

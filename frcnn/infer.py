@@ -72,7 +72,7 @@ def infer_pictures(app: App, folder: Path) -> dict[str, Any]:
     source = finder.find(named, field=field)
     app.inference_config.images_dir = str(source)
     pictures = find_pictures(source)
-    images, labels = _targets(app, folder, finder, source)
+    images, labels = _targets(app, folder, finder, pictures)
     model = predictor(app)
     results.store_settings(app, folder)
     count = Counter(dict.fromkeys(model.class_names, 0))
@@ -126,7 +126,7 @@ def infer_pictures(app: App, folder: Path) -> dict[str, Any]:
     }
 
 
-def _targets(app: App, folder: Path, finder: PathFinder, source: Path) -> tuple[Path, Path]:
+def _targets(app: App, folder: Path, finder: PathFinder, pictures: Pictures) -> tuple[Path, Path]:
     """Where annotated images and label files go. A folder that settings name must not hold any file yet."""
     block, found = app.inference_config, []
     for field, name in (("detection_image_output_dir", "images"), ("labels_dump_dir", "labels")):
@@ -135,12 +135,18 @@ def _targets(app: App, folder: Path, finder: PathFinder, source: Path) -> tuple[
         found.append(target)
         if not text or not target.is_dir() or (name == "images" and not app.run.draw):
             continue
-        if name == "images" and target.resolve() in (source.resolve(), source.resolve().parent):
+        if name == "images" and _would_replace(target, pictures):
             raise SpecError("would replace the images to look at", where=where, found=target)
         if not app.run.overwrite and any(path.is_file() for path in target.iterdir()):
             hint = "another folder, or run.overwrite=true, which replaces files of the same name"
             raise SpecError("the folder holds files already", where=where, found=target, hint=hint)
     return found[0], found[1]
+
+
+def _would_replace(target: Path, pictures: Pictures) -> bool:
+    """Whether an annotated image would take the place of its original; frames of a video have none."""
+    pairs = ((target / item.name, item.path) for item in (pictures.items if pictures.names else ()))
+    return any(copy.exists() and copy.samefile(original) for copy, original in pairs)
 
 
 def _read_ahead(

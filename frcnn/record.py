@@ -1,5 +1,6 @@
 """The report folder of a run: pictures and the page, of as much as there is when the run ends."""
 
+import logging
 import os
 import platform
 import time
@@ -15,7 +16,11 @@ from frcnn import build, results
 from frcnn.bridge.files import write_text
 from frcnn.callbacks import History, StageTimes, TrainingProgress, ValidationMap
 from frcnn.data.sample import Sample
+from frcnn.errors import DataError
 from frcnn.folder import is_first_process
+from frcnn.metrics import EvaluationResult
+from frcnn.metrics.outcomes import Outcome
+from frcnn.report.draw import image_grid
 from frcnn.report.page import Picture, RunPage, Setting, render_page
 from frcnn.report.plots import (
     calibration_figure,
@@ -24,8 +29,16 @@ from frcnn.report.plots import (
     precision_recall_figure,
     training_figure,
 )
-from frcnn.report.training import draw_training, draw_validation, training_grid, validation_grid
+from frcnn.report.training import (
+    draw_outcome,
+    draw_training,
+    draw_validation,
+    training_grid,
+    validation_grid,
+)
 from frcnn.spec.run import App
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,6 +69,8 @@ class RunRecord:
     times: StageTimes | None = None
     resumed: bool = False
     _training: list[Picture] = field(default_factory=list)
+    _drawn: EvaluationResult | None = None
+    _judged: dict[str, list[Picture]] = field(default_factory=dict)
     _begun: datetime = field(default_factory=datetime.now)
     _since: float = field(default_factory=time.perf_counter)
 
@@ -83,14 +98,7 @@ class RunRecord:
         result, samples = self.validation.result, self.validation.samples if self.validation.result else []
         if samples:
             validation_grid(samples, look).save(target / "validation.png")
-        if result:
-            confusion_figure(result).savefig(target / "confusion.png", dpi=120)
-            calibration_figure(result).savefig(target / "calibration.png", dpi=120)
-        if self.app.evaluation_config.visualize_pr_curve and result:
-            several = len(result.iou_thresholds) > 1
-            for level, iou in enumerate(result.iou_thresholds):
-                name = f"PR_curve_{iou:.2f}.png" if several else "PR_curve.png"
-                precision_recall_figure(result, level=level).savefig(target / name, dpi=120)
+        self.draw_evaluation()
         after = f"after epoch {self.validation.epoch}" if self.command == "train" else ""
         page = RunPage(
             title=self.app.run.name or self.folder.name,
@@ -104,6 +112,7 @@ class RunRecord:
             evaluated=after,
             times=self.times.medians() if self.times else {},
             class_names=look.class_names,
+            **self._judged,
             validation=[Picture(Path(s.id).name, draw_validation(s, look)) for s in samples],
             training=self._training,
             data={
@@ -119,6 +128,45 @@ class RunRecord:
             environment=_environment(),
         )
         write_text(target / "index.html", render_page(page))
+
+    def draw_evaluation(self) -> None:
+        """Pictures of the last validation: what was confused, scores, curves, best and worst images."""
+        result, target = self.validation.result, self._report_folder()
+        if result is None or result is self._drawn:
+            return
+        self._drawn = result
+        confusion_figure(result).savefig(target / "confusion.png", dpi=120)
+        calibration_figure(result).savefig(target / "calibration.png", dpi=120)
+        if self.app.evaluation_config.visualize_pr_curve:
+            several = len(result.iou_thresholds) > 1
+            for level, iou in enumerate(result.iou_thresholds):
+                name = f"PR_curve_{iou:.2f}.png" if several else "PR_curve.png"
+                precision_recall_figure(result, level=level).savefig(target / name, dpi=120)
+        for name, outcomes in (("worst", result.worst_images), ("best", result.best_images)):
+            self._judged[name] = pictures = self._outcomes(outcomes, result.confusion.cuts)
+            (target / f"{name}.png").unlink(missing_ok=True)  # of the part before a resumed one
+            if pictures:
+                titles, images = zip(*pictures, strict=True)
+                areas = any(len(found.record.area_boxes) for found in outcomes)
+                grid = image_grid(images, titles=titles, class_names=list(result.per_class), areas=areas)
+                grid.save(target / f"{name}.png")
+
+    def _outcomes(self, outcomes: Sequence[Outcome], cuts: Sequence[float]) -> list[Picture]:
+        dataset, look, pictures = self.data.module.validation, results.look(self.app), []
+        if dataset is None or not outcomes:
+            return []
+        wanted = {found.image for found in outcomes}
+        numbers = {path: i for i in range(len(dataset)) if (path := str(dataset.index.path(i))) in wanted}
+        for found in outcomes:
+            try:
+                image = dataset.sample(numbers[found.image]).image
+            except DataError as error:  # a run does not fail for a file that went since
+                log.warning("%s", error)
+                continue
+            counts = f"{found.right} right, {found.wrong} wrong, {found.missed} missed"
+            title = f"{Path(found.image).name}: {counts}"
+            pictures.append(Picture(title, draw_outcome(found, image, look, cuts=cuts)))
+        return pictures
 
     def _report_folder(self) -> Path:
         folder = self.folder / "report"

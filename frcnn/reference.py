@@ -50,19 +50,8 @@ PROPOSAL = {
     "rpn_nms_max_boxes": "post_nms_top_n",
     "rpn_nms_overlap_threshold": "nms_iou",
 }
-OTHERS = (
-    *(
-        "arch",
-        "activation",
-        "activation_type",
-        "scale",
-        "ratio",
-        "num_classes_with_background",
-        "classifier_regr_std",
-    ),
-    "std_scaling",
-)
-
+NEEDED = ("arch", "scale", "ratio", "num_classes_with_background")
+OTHERS = (*NEEDED, "activation", "activation_type", "classifier_regr_std", "std_scaling")
 
 ARRAYS = (
     *("image", "rois", "feature_map", "rpn_out_class", "rpn_out_regress", "proposals", "crop"),
@@ -230,6 +219,9 @@ def _read(path: Path, arrays: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     parts = {"attrs": dict, "layers": list, "scales": dict, "options": dict}
     if not isinstance(case, dict) or not all(isinstance(case.get(k), kind) for k, kind in parts.items()):
         raise DataError("is no case", where=path, allowed=f"an object with {', '.join(parts)}")
+    if missing := [name for name in NEEDED if name not in case["options"]]:
+        found = f"no {', '.join(missing)}"
+        raise DataError("lacks options", where=path, found=found, allowed=", ".join(NEEDED))
     try:
         with np.load(arrays) as file:
             expected = {name: torch.from_numpy(file[name]) for name in file.files}
@@ -265,7 +257,7 @@ def _maker(
     if isinstance(activation, Mapping):
         activation = activation.get("activation_type")
     activation = activation or shown.get("activation", "")
-    stds = options["classifier_regr_std"]
+    stds = options.get("classifier_regr_std", (10.0, 10.0, 5.0, 5.0))
     heads = {
         "num_classes": classes,
         "anchor_scales": options["scale"],

@@ -30,10 +30,11 @@ from frcnn.callbacks import (
     ValidationMap,
     WeightEMA,
 )
-from frcnn.dashboards import media
+from frcnn.dashboards import media, send_evaluation
 from frcnn.data.index import overlap
+from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
-from frcnn.folder import claimed, logged, run_of
+from frcnn.folder import checkpoint_named, claimed, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
@@ -80,6 +81,7 @@ def train(app: App, folder: Path) -> float | None:
         FrcnnError: wrong input, or a run that could not go on.
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
+    suffix = _checkpoint_suffix(app)
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
         resumed = checkpoint_to_resume(app, folder)
@@ -122,6 +124,7 @@ def train(app: App, folder: Path) -> float | None:
             total_epochs=app.training_config.num_epochs,
             keep=app.run.keep_checkpoints,
             every_n_steps=app.run.save_every_n_steps,
+            suffix=suffix,
         )
         callbacks: list[pl.Callback] = [checkpoints, LrMonitor(), Throughput(), status, progress]
         callbacks += [FirstSamples(record.show_training, count=12)]
@@ -152,10 +155,14 @@ def train(app: App, folder: Path) -> float | None:
                 trainer.validate(module, datamodule=data.module, verbose=False)
                 checkpoints.judge_last(_mean(validation), epoch=epochs)
                 metrics |= trainer.callback_metrics
+            if trainer.is_global_zero:
+                record.draw_evaluation()
+                step = max(trainer.global_step - 1, 0)  # where Lightning puts the figures: it counts from 0
+                send_evaluation(loggers, folder / "report", step=step, epoch=validation.epoch)
         score = _finite(metrics.get(app.run.optimize))
         found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
-            "model": "checkpoints/last.ckpt",
+            "model": f"checkpoints/last{checkpoints.suffix}",
             "images_per_second": progress.images_per_second,
             "epoch": epochs,
             "best": checkpoints.best,
@@ -215,9 +222,9 @@ def evaluate(app: App, folder: Path) -> float | None:
 def prune(app: App, folder: Path) -> None:
     """Cut the weak channels out of a checkpoint's network; arguments and errors as in `train`."""
     settings = app.prune
-    target = Path(settings.output_file or folder / "pruned.ckpt")
-    if target.suffix != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
-        allowed = "NAME.ckpt, and not the file that is read"
+    target = Path(settings.output_file or folder / f"pruned{_checkpoint_suffix(app)}")
+    if model_suffix(target) != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
+        allowed = "NAME.ckpt or NAME.ckpt.enc, and not the file that is read"
         raise SpecError(
             "is no place for the checkpoint", where="prune.output_file", found=target, allowed=allowed
         )
@@ -323,7 +330,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
     notices: list[str] = []
-    resumed, last = None, folder / "checkpoints" / "last.ckpt"
+    resumed = None
     if command == "train":
         locate_weights(app)
         resumed = checkpoint_to_resume(app, folder)
@@ -348,10 +355,10 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             yield status
         except KeyboardInterrupt:
             status.write("FAILURE", "The run was interrupted.")
-            if last.exists():
+            if checkpoint_named("last", folder).exists():
                 log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
             else:
-                log.warning("interrupted before the first checkpoint")
+                log.warning("interrupted%s", " before the first checkpoint" if command == "train" else "")
             raise
         except Exception as error:
             cause = agreed(folder, error)
@@ -360,6 +367,18 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             if cause is error:
                 raise
             raise cause from error
+
+
+def _checkpoint_suffix(app: App) -> str:
+    """What the names of checkpoints end with.
+
+    Raises:
+        SpecError: they are to be encrypted, and there is no key.
+    """
+    if not app.run.encrypt_checkpoints:
+        return ".ckpt"
+    needed_key(where="run.encrypt_checkpoints")
+    return ".ckpt.enc"
 
 
 def _prepare(app: App, *, train: bool = True) -> build.Data:

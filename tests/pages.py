@@ -93,6 +93,8 @@ def full_page(**options):
         "evaluated": "after epoch 3",
         "times": {"pre-processing": 12.3, "network": 234.5, "post-processing": 3.21},
         "class_names": NAMES,
+        "worst": [Picture(f"<{i}>.png: 1 right, 2 wrong, 3 missed", picture) for i in range(6)],
+        "best": [Picture(f"{i}.png: 3 right, 0 wrong, 0 missed", picture) for i in range(6)],
         "validation": [Picture(f"<{i}>.png", picture) for i in range(12)],
         "training": [Picture(f"{i}.png", picture) for i in range(12)],
         "data": {"training": DataTable((source("a"), source("b")))},

@@ -1,6 +1,7 @@
 """Evaluations of one small model through the entry point: what they report, and what must not matter."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,13 +47,21 @@ def test_everything_is_reported(one):
     times = found["milliseconds_per_image"]
     assert list(times) == ["pre-processing", "network", "post-processing"]
     assert all(value > 0 for value in times.values())
+    named = [*found["worst_images"], *found["best_images"]]
+    assert len({image["image"] for image in named}) == len(named) <= 5
+    mistakes = [image["wrong"] + image["missed"] for image in found["worst_images"]]
+    assert mistakes == sorted(mistakes, reverse=True)
+    assert (out / "report" / "best.png").exists() == bool(found["best_images"])
     page = (out / "report" / "index.html").read_text()
+    for image in named:
+        counts = f"{image['right']} right, {image['wrong']} wrong, {image['missed']} missed"
+        assert f"{Path(image['image']).name}: {counts}" in page
     for words in ("Confusion", "Calibration", "COCO", "Precision over recall at IoU 0.75", "post-processing"):
         assert words in page
     assert "COCO, IoU 0.50:0.95" in (out / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["confusion", "calibration", "PR_curve_0.50", "PR_curve_0.75"])
+@pytest.mark.parametrize("name", ["confusion", "calibration", "PR_curve_0.50", "PR_curve_0.75", "worst"])
 def test_pictures_show_something(one, name):
     out, _ = one
     with Image.open(out / "report" / f"{name}.png") as picture:

@@ -15,6 +15,7 @@ from tiny_data import write_image
 from frcnn.data.pictures import IMAGES, Picture
 from frcnn.entry.main import main
 from frcnn.infer import _chunks
+from frcnn.predictor import Predictor
 from frcnn.report.colours import class_colour
 
 ALL = "inference_config.bbox_visualize_threshold=0.01"
@@ -173,6 +174,24 @@ def test_the_folders_of_a_spec_are_used_and_never_emptied(model, photos, tmp_pat
     assert "would replace the images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_the_images_themselves_are_never_replaced(model, tmp_path, capsys, as_list):
+    """The output folder holds no image itself, but folders with them, and results keep the folders."""
+    folder = tmp_path / "photos"
+    for name in ("one/a.png", "two/b.png"):
+        write_image(folder / name, width=60, height=60)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    source = f"'{folder}/**/*.png'"
+    if as_list:
+        source = tmp_path / "lists" / "all.txt"
+        source.parent.mkdir()
+        source.write_text("../photos/one/a.png\n../photos/two/b.png\n")
+    more = (f"inference_config.detection_image_output_dir={folder}", "run.overwrite=true")
+    assert infer(model, source, tmp_path / "out", *more) == 2
+    assert "would replace the images" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_output_folders_of_the_training_s_spec_do_not_count(photos, tmp_path):
     more = INFERENCE.replace("bbox_caption_on", "detection_image_output_dir: '/nowhere' bbox_caption_on")
     model = write_model(tmp_path / "m.ckpt", more=more)
@@ -208,6 +227,27 @@ def test_unreadable_images_are_skipped_and_counted(model, photos, tmp_path, caps
     assert "no image could be read" in capsys.readouterr().err
     last = json.loads((tmp_path / "none" / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
+
+
+def test_an_interrupted_inference_leaves_whole_files(model, photos, tmp_path, monkeypatch, capsys):
+    def interrupt(self, prepared):
+        raise KeyboardInterrupt
+
+    def once(self, prepared, predict=Predictor.predict):
+        monkeypatch.setattr(Predictor, "predict", interrupt)
+        return predict(self, prepared)
+
+    monkeypatch.setattr(Predictor, "predict", once)
+    monkeypatch.setattr("frcnn.infer.AHEAD", 1)
+    out = tmp_path / "out"
+    assert infer(model, photos, out, ALL, "inference_config.batch_size=1") == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert "checkpoint" not in said
+    ((name, text),) = labels(out).items()
+    coco = json.loads((out / "detections" / "coco.json").read_text())
+    assert name == "a.txt"
+    assert len(coco) == len(text.splitlines()) > 0
 
 
 def test_inputs_without_images(model, tmp_path, capsys):

@@ -145,8 +145,9 @@ def test_a_picture_is_taken_as_training_takes_it(tmp_path):
     ],
 )
 def test_what_is_no_picture(wrong):
-    with pytest.raises(DataError):
-        predictor((0, 0, 9, 9, 0.9, 0))([wrong])
+    for pictures in (wrong, [wrong]):
+        with pytest.raises(DataError):
+            predictor((0, 0, 9, 9, 0.9, 0))(pictures)
 
 
 def test_files_that_are_no_picture(tmp_path):

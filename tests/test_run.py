@@ -45,7 +45,7 @@ def test_a_run_leaves_what_the_readme_lists(finished):
     assert names == {
         *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt"),
         *("report/index.html", "report/first_batch.png", "report/confusion.png", "report/calibration.png"),
-        *("report/losses.png", "report/map.png", "report/validation.png"),
+        *("report/losses.png", "report/map.png", "report/validation.png", "report/worst.png"),
         *("checkpoints/frcnn_resnet_10.epoch_1.ckpt", "checkpoints/frcnn_resnet_10.epoch_2.ckpt"),
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
     }
@@ -71,7 +71,9 @@ def test_the_report_is_for_someone_without_an_account(finished, folder):
     facts = [text for place, text in page.texts if place.endswith(("dt", "dd"))]
     assert facts[facts.index("Epochs") + 1] == "2 of 2"
     assert facts[facts.index("torch") + 1] == torch.__version__.partition("+")[0]
-    assert page.tags.count("img") == 6 + 3
+    named = [*results(finished)["worst_images"], *results(finished)["best_images"]]
+    assert named
+    assert page.tags.count("img") == 6 + 3 + len(named)
     assert [text for place, text in page.texts if place.endswith("header/p/span")] == ["finished"]
 
 
@@ -135,7 +137,7 @@ def test_evaluate_reproduces_the_last_validation(finished, tmp_path):
     headings = [text for place, text in page.texts if place.endswith("section/h2")]
     assert headings == [
         *("Classes", "Precision and recall", "COCO", "Confusion", "Calibration", "Time"),
-        *("Validation images", "Data", "Model", "Settings", "Environment"),
+        *("Worst images", "Validation images", "Data", "Model", "Settings", "Environment"),
     ]
     lines = [json.loads(line) for line in (tmp_path / "eval" / "status.json").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["STARTED", "SUCCESS"]

@@ -75,7 +75,7 @@ def _arguments(verb: Verb, typed: Typed) -> list[str]:
     for flag, values in typed.flags:
         if flag.sets:
             settings += overrides(flag, _with_suffix(flag, values))
-        elif flag in verb.flags and "--enc_key" not in flag.names:
+        elif flag in verb.flags and not flag.inert and "--enc_key" not in flag.names:
             own += [flag.names[0], *values]
     return [*own, *settings, *typed.rest]
 

@@ -11,7 +11,10 @@ SPEC = Flag(
     sets=("spec={raw}",),
 )
 KEY = Flag(
-    ("-k", "--key", "--enc_key"), "key of encrypted files; $FRCNN_ENC_KEY hides it from process lists", "KEY"
+    ("-k", "--key", "--enc_key"),
+    "key of encrypted files; in $FRCNN_ENC_KEY it is in no process list",
+    "KEY",
+    sets=("enc_key='{raw}'",),
 )
 RESULTS = Flag(
     ("-r", "--results_dir"),
@@ -98,6 +101,76 @@ CONVERT = (
     Flag(("--allow-scores",), "accept labels with a 16th column"),
     Flag(("--mount",), "FROM=TO: where a container's path is here", "FROM=TO"),
     Flag(("--processes",), "default: one per core", "N"),
+)
+
+
+ENGINE = (
+    Flag(("--data_type", "-t"), "fp32, fp16 or int8; fp32 leaves a typed graph as it is", "TYPE"),
+    Flag(
+        ("--engine_file",),
+        "engine to write; default: beside the graph",
+        "FILE",
+        was="nothing is built without it",
+    ),
+    Flag(("--min_batch_size",), "fewest images of a call", "N"),
+    Flag(("--opt_batch_size",), "what to be fastest for; default: the most", "N"),
+    Flag(("--max_batch_size",), "most images of a call", "N"),
+    Flag(("--max_workspace_size",), "memory for the network, GiB", "GIB"),
+    Flag(("--cal_cache_file", "-c"), "int8 scales of an export, for TensorRT 10", "FILE"),
+    Flag(("--cal_json_file",), "the same as JSON", "FILE"),
+    Flag(("--strict_type_constraints", "-s"), "TensorRT 10: no other type than --data_type"),
+    Flag(("--batch_size", "-b"), "of a calibration", "N", inert="engines are built of scales that are there"),
+    Flag(("--batches",), "of a calibration", "N", inert="engines are built of scales that are there"),
+    Flag(
+        ("--force_ptq",), "leave scales of a training out", inert="the export decides which scales there are"
+    ),
+    Flag(
+        ("--cal_image_dir",),
+        "refused, with the way: `frcnn export` calibrates and writes the cache",
+        "DIR",
+        was="calibrates with the builder, which TensorRT 11 has no more",
+    ),
+    Flag(
+        ("--cal_data_file",),
+        "refused, as --cal_image_dir is",
+        "FILE",
+        was="calibrates with the builder, which TensorRT 11 has no more",
+    ),
+    Flag(("--dla_core", "-u"), "core of a DLA", "CORE"),
+    Flag(("--library",), "tensorrt or tensorrt_rtx; default: the first that is installed", "NAME"),
+    Flag(("--timing_cache",), "timings, read and written: later builds are faster", "FILE"),
+    Flag(("--hardware",), "other devices that it should run on", "NAME"),
+    Flag(("--version_compatible",), "runs on later versions of the same first number"),
+    Flag(("--optimization_level",), "0 builds fastest, 5 runs fastest", "LEVEL"),
+    Flag(("--compute_capability",), "RTX: device to build for; repeat it for several", "8.6"),
+    Flag(("--no_tf32",), "multiply fp32 as fp32"),
+    Flag(("--results_dir", "-r"), "folder for status.json", "DIR"),
+    Flag(("--verbose", "-v"), "all that the library says, stack traces"),
+    Flag(("--key", "-k", "--enc_key"), "of an .onnx.enc file", "KEY"),
+)
+"""What both builders of engines take."""
+
+GEN_TRT_ENGINE = (
+    Flag(("--model_path", "-m", "--model"), ".onnx file of an export", "FILE", was=".onnx, .uff or .etlt"),
+    Flag(
+        ("--experiment_spec", "-e", "--experiment_spec_file"),
+        "experiment spec",
+        "FILE",
+        inert="the graph has all of it in itself",
+    ),
+    *ENGINE,
+)
+
+CONVERTER = (
+    Flag(("-e",), "engine to write; default: beside the graph", "FILE"),
+    Flag(("-d",), "C,H,W of the input, compared with the graph's", "DIMS"),
+    Flag(("-o",), "outputs, compared with the graph's; NMS is nms_out", "NAMES"),
+    Flag(("-i",), "only nchw there is", "ORDER", was="nchw, nhwc or nc"),
+    Flag(("-m",), "most images of a call", "N"),
+    Flag(("-w",), "memory for the network, bytes", "BYTES"),
+    Flag(("-p",), "NAME,MIN,OPT,MAX: shapes such as 1x3x384x1248; once per input", "PROFILE"),
+    Flag(("--model_path", "--model"), "the graph, if it is not the argument", "FILE"),
+    *ENGINE,
 )
 
 
@@ -202,6 +275,23 @@ VERBS = (
         aliases=("convert_dataset",),
         tao=True,
         usage="[path=value ...]",
+    ),
+    Verb(
+        "gen_trt_engine",
+        "build a TensorRT engine of an export, with the flags of the deploy package",
+        GEN_TRT_ENGINE,
+        module="frcnn.build_engine",
+        tao=True,
+        usage="",
+    ),
+    Verb(
+        "converter",
+        "the same with the flags of tao-converter",
+        CONVERTER,
+        module="frcnn.build_engine",
+        aliases=("build_engine",),
+        tao=True,
+        usage="ONNX",
     ),
     Verb(
         "check",

@@ -25,7 +25,16 @@ from frcnn.metrics.calibration import Calibration, calibration
 from frcnn.metrics.coco import coco_summary
 from frcnn.metrics.confusion import Confusion, confusion
 from frcnn.metrics.matching import pairwise_iou
-from frcnn.metrics.verdict import ImageRecord, Scenes, Verdict, gather, judge_as_tao, judge_scenes
+from frcnn.metrics.outcomes import Outcome, best_and_worst, count_outcomes
+from frcnn.metrics.verdict import (
+    ImageRecord,
+    Scenes,
+    Verdict,
+    gather,
+    judge_as_tao,
+    judge_scenes,
+    whole_pixels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +81,17 @@ class EvaluationResult:
     per_class: Mapping[str, ClassResult]
     coco: Mapping[str, float | None]  # COCO's twelve figures, see `coco_summary`
     confusion: Confusion
+    best_images: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
+    worst_images: tuple[Outcome, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation's part of results.json."""
         per_class = {name: result.to_dict() for name, result in self.per_class.items()}
         lists = {"mAP_per_iou": list(self.mAP_per_iou), "iou_thresholds": list(self.iou_thresholds)}
         more = {"coco": dict(self.coco), "confusion": self.confusion.to_dict(list(self.per_class))}
-        return vars(self) | lists | {"per_class": per_class} | more
+        named = ("best_images", "worst_images")
+        images = {name: [_named(found) for found in vars(self)[name]] for name in named}
+        return vars(self) | lists | {"per_class": per_class} | more | images
 
 
 class DetectionEvaluator:
@@ -162,12 +175,14 @@ class DetectionEvaluator:
         if gt_ignored is not None and gt_ignored_labels is not None:
             area_box, area_label = _numpy(gt_ignored), _numpy(gt_ignored_labels)
         filled = (area_box[..., 2] > area_box[..., 0]) & (area_box[..., 3] > area_box[..., 1])
+        size = np.full((len(ids), 2), np.inf) if sizes is None else _numpy(sizes)
         proposed = None
         if proposals is not None and proposals_valid is not None:
             # TAO: coordinates are inclusive pixels, and one proposal may serve many objects.
-            overlaps = pairwise_iou(gt_box, _numpy(proposals), offset=1.0) * _numpy(proposals_valid)[:, None]
-            proposed = (overlaps.max(axis=-1, initial=0.0) >= RPN_RECALL_IOU) & real
-        size = np.full((len(ids), 2), np.inf) if sizes is None else _numpy(sizes)
+            objects = whole_pixels(gt_box, size[:, None]) if self.tao_quirks else gt_box
+            there = real & (objects[..., 2:] > objects[..., :2]).all(axis=-1)
+            overlaps = pairwise_iou(objects, _numpy(proposals), offset=1.0) * _numpy(proposals_valid)[:, None]
+            proposed = (overlaps.max(axis=-1, initial=0.0) >= RPN_RECALL_IOU) & there
         magnification = np.ones(len(ids))
         if sizes is not None and original_sizes is not None:
             magnification = _numpy(original_sizes).prod(axis=1) / size.prod(axis=1)
@@ -217,6 +232,9 @@ class DetectionEvaluator:
         per_iou = zip(*(result.AP_per_iou for result in per_class.values()), strict=True)
         mean_per_iou = tuple(_mean(column) for column in per_iou)
         cuts = [UNPROVEN if r.best_f1 is None else r.best_f1.score for r in per_class.values()]
+        ours = judge_scenes(once, thresholds=np.asarray(self.iou_thresholds)) if self.tao_quirks else verdict
+        outcomes = count_outcomes(once, ours, cuts=cuts)
+        best, worst = best_and_worst(sorted(self._records.items()), *outcomes)
         return EvaluationResult(
             mAP=_mean(mean_per_iou),
             mAP_per_iou=mean_per_iou,
@@ -227,6 +245,8 @@ class DetectionEvaluator:
             per_class=per_class,
             coco=coco_summary(*once.for_coco(), classes=len(self.class_names)),
             confusion=confusion(once, cuts=cuts),
+            best_images=best,
+            worst_images=worst,
         )
 
     def _scenes(self, *, repeated: bool = False) -> Scenes:
@@ -253,14 +273,13 @@ class DetectionEvaluator:
         nothing = 0.0 if self.tao_quirks else None
         found = float(recall[-1]) if len(recall) and ground_truth else 0.0
         proposed = None if scenes.proposed is None else scenes.proposed[number]
-        objects = int((scenes.object_label == number).sum())
         return ClassResult(
             AP=_mean(aps),
             AP_per_iou=aps,
             precision=float(precision[-1]) if len(precision) else nothing,
             recall=found if ground_truth else nothing,
             best_f1=best_f1_point(scores[~ignored[0]], precision, recall) if ground_truth else None,
-            rpn_recall=float(proposed / objects) if proposed is not None and objects else None,
+            rpn_recall=float(proposed / mine.sum()) if proposed is not None and mine.any() else None,
             ground_truth=ground_truth,
             difficult=difficult,
             detections=len(scores),
@@ -273,6 +292,10 @@ class DetectionEvaluator:
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+def _named(found: Outcome) -> dict[str, Any]:
+    return {name: value for name, value in found._asdict().items() if name != "record"}
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[Any]:

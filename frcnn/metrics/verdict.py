@@ -79,6 +79,7 @@ class Scenes(NamedTuple):
 class Verdict(NamedTuple):
     """Detections by falling score, judged at each IoU threshold, and the objects that there were to find."""
 
+    image: Ints  # (D,)
     label: Ints  # (D,)
     score: Floats  # (D,)
     hit: Bools  # (T, D)
@@ -147,6 +148,7 @@ def judge_scenes(scenes: Scenes, *, thresholds: Floats) -> Verdict:
     # Equal scores rank by image, and within an image as the network gave them.
     ranked = np.lexsort((order, -score))
     return Verdict(
+        scenes.image[order][ranked],
         label[ranked],
         score[ranked],
         hit[0][:, ranked],
@@ -163,8 +165,7 @@ def judge_as_tao(scenes: Scenes, *, thresholds: Floats) -> Verdict:
     of its class, found before or not, difficult or not: a difficult one discards it, one that was found
     before makes it wrong. Of equal scores in an image the later one comes first. Areas to ignore are unknown.
     """
-    last = scenes.sizes[:, [1, 0, 1, 0]] - 1
-    objects = np.rint(scenes.object_box.astype(np.float64)).clip(0, last[scenes.object_image])
+    objects = whole_pixels(scenes.object_box, scenes.sizes[scenes.object_image])
     there = _square(objects) > 0
     objects, difficult = objects[there], scenes.difficult[there]
     object_label = scenes.object_label[there]
@@ -173,7 +174,7 @@ def judge_as_tao(scenes: Scenes, *, thresholds: Floats) -> Verdict:
 
     order = np.lexsort((-np.arange(len(scenes.score)), scenes.image, -scenes.score))
     image, label = scenes.image[order], scenes.label[order]
-    box = np.trunc(scenes.box[order].astype(np.float64)).clip(0, last[image])
+    box = np.trunc(scenes.box[order].astype(np.float64)).clip(0, _last(scenes.sizes)[image])
     pairs = overlapping(
         image * scenes.classes + label,
         # An empty box overlaps nothing; with inclusive pixels it would be one wide.
@@ -196,7 +197,18 @@ def judge_as_tao(scenes: Scenes, *, thresholds: Floats) -> Verdict:
         rest, wanted = detection[enough][~discarded], target[enough][~discarded]
         _, earliest = np.unique(wanted, return_index=True)  # `rest` ascends: the best score comes first
         hit[level, rest[earliest]] = True
-    return Verdict(label, scenes.score[order], hit, ignored, object_label, difficult)
+    return Verdict(image, label, scenes.score[order], hit, ignored, object_label, difficult)
+
+
+def whole_pixels(boxes: Floats, sizes: Floats) -> NDArray[np.float64]:
+    """Objects (..., 4) as the original has them, rounded, within images of (height, width) (..., 2)."""
+    rounded: NDArray[np.float64] = np.rint(boxes.astype(np.float64)).clip(0, _last(sizes))
+    return rounded
+
+
+def _last(sizes: Floats) -> Floats:
+    """The last pixel of x, y, x, y."""
+    return sizes[..., [1, 0, 1, 0]] - 1
 
 
 def _square(box: Floats) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Faster R-CNN: backbone, region proposals and region head as one module."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -225,19 +225,37 @@ class FasterRCNN(nn.Module):
 
     @torch.no_grad()
     def detect(
-        self, images: Tensor, *, settings: DetectionSettings, image_sizes: Tensor | None = None
+        self,
+        images: Tensor,
+        *,
+        settings: DetectionSettings,
+        image_sizes: Tensor | None = None,
+        after_network: Callable[[], None] = lambda: None,
     ) -> Detections:
-        """Find objects in images (B, C, H, W); image_sizes as in `losses`. Call `eval()` before."""
-        return self.postprocess(
-            *self.outputs(images, settings=settings, image_sizes=image_sizes), settings=settings
-        )
+        """Find objects. Call `eval()` before.
+
+        Images of one batch that differ in size go through the network size by size, without the batch's
+        padding: what is found in an image does not depend on its neighbours.
+
+        Args:
+            images: (B, C, H, W) normalised.
+            settings: how detections are made.
+            image_sizes: as in `losses`; asking for them waits for a GPU.
+            after_network: called before the outputs become detections, for a clock.
+        """
+        parts = _by_size(images, image_sizes)
+        raw = [self.outputs(part, settings=settings) for _, part in parts]
+        after_network()
+        found = [self.postprocess(*outputs, settings=settings) for outputs in raw]
+        if len(found) == 1:
+            return found[0]
+        order = torch.tensor([row for rows, _ in parts for row in rows], device=images.device).argsort()
+        return Detections(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
 
     @torch.no_grad()
-    def outputs(
-        self, images: Tensor, *, settings: DetectionSettings, image_sizes: Tensor | None = None
-    ) -> tuple[RoiOutput, Proposals, Tensor]:
+    def outputs(self, images: Tensor, *, settings: DetectionSettings) -> tuple[RoiOutput, Proposals, Tensor]:
         """What `postprocess` makes detections of: outputs of the head, proposals, image sizes (B, 2)."""
-        sizes = _valid_sizes(images, image_sizes)
+        sizes = _valid_sizes(images, None)
         features = self.feature_map(images)
         proposals = self.propose(
             RpnOutput(*(carry(x, to=images) for x in self.rpn(features))),
@@ -283,6 +301,19 @@ def _valid_sizes(images: Tensor, image_sizes: Tensor | None) -> Tensor:
     # Filled on the device: a tensor made of host values would wait for the copy.
     sides = [torch.full((len(images),), float(side), device=images.device) for side in _input_size(images)]
     return torch.stack(sides, dim=1)
+
+
+def _by_size(images: Tensor, image_sizes: Tensor | None) -> list[tuple[list[int], Tensor]]:
+    """The rows of a batch that share a size, and their images without padding; all of it without sizes."""
+    if image_sizes is None:
+        return [([], images)]
+    rows: dict[tuple[int, int], list[int]] = {}
+    for row, (height, width) in enumerate(image_sizes.int().tolist()):
+        rows.setdefault((height, width), []).append(row)
+    if len(rows) == 1:
+        ((height, width),) = rows
+        return [([], images[:, :, :height, :width])]
+    return [(some, images[some, :, :height, :width]) for (height, width), some in rows.items()]
 
 
 def _mask(valid: Tensor) -> Tensor | None:

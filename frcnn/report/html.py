@@ -8,7 +8,7 @@ from html import escape
 from PIL import Image
 
 VOID = ("img", "meta")
-PIXELS, BYTES = 400_000, 120_000  # of a picture in a page
+PIXELS, BYTES = 400_000, 100_000  # of a picture in a page
 DASH = "–"
 
 

@@ -51,6 +51,8 @@ class RunPage:
     evaluated: str = ""  # what the result is of, such as "epoch 3"
     times: Mapping[str, float] = field(default_factory=dict)  # stages and the milliseconds of an image
     class_names: Sequence[str] = ()
+    worst: Sequence[Picture] = ()
+    best: Sequence[Picture] = ()
     validation: Sequence[Picture] = ()
     training: Sequence[Picture] = ()
     data: Mapping[str, DataTable] = field(default_factory=dict)
@@ -99,6 +101,11 @@ def _sections(run: RunPage) -> Iterator[tuple[str, Html]]:
         )
     key = _key(run.class_names)
     truth = "Dashed: ground truth (dotted: difficult). Coloured: detections."
+    counted = "Detections count from the score of their class's best F1 on."
+    most = f"Most wrong detections and missed objects first. {truth} {counted}"
+    yield "Worst images", _pictures(run.worst, joined([element("p", most), key]))
+    least = f"Fewest mistakes, then most objects first. {truth} {counted}"
+    yield "Best images", _pictures(run.best, joined([element("p", least), key]))
     yield "Validation images", _pictures(run.validation, joined([element("p", truth), key]))
     seen = "The first images of the training, as the network saw them."
     yield "Training images", _pictures(run.training, joined([element("p", seen), key]))

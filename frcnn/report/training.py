@@ -11,6 +11,7 @@ from torch import Tensor
 
 from frcnn.callbacks.validation_map import ValidationSample
 from frcnn.data.sample import Sample
+from frcnn.metrics.outcomes import Outcome
 from frcnn.report.draw import draw_boxes, image_grid
 
 
@@ -46,6 +47,24 @@ def draw_validation(sample: ValidationSample, look: Look) -> Image.Image:
         gt_difficult=sample.gt_difficult.numpy(),
         gt_ignored=sample.gt_ignored.numpy(),
         min_score=look.min_score,
+    )
+
+
+def draw_outcome(found: Outcome, image: Tensor, look: Look, *, cuts: Sequence[float]) -> Image.Image:
+    """A validated image (C, H, W) with ground truth and the detections that its counts are of."""
+    record = found.record
+    counted = record.scores >= np.asarray(cuts)[record.labels]
+    return draw_boxes(
+        pixels(image, look),
+        class_names=look.class_names,
+        boxes=record.boxes[counted],
+        scores=record.scores[counted],
+        labels=record.labels[counted],
+        gt_boxes=record.object_boxes,
+        gt_labels=record.object_labels,
+        gt_difficult=record.difficult,
+        gt_ignored=record.area_boxes,
+        min_score=0.0,
     )
 
 

@@ -93,6 +93,10 @@ class Run(Message):
         "metric that train returns and a sweep looks at: any that is logged, such as train/loss_epoch",
         default="val/mAP",
     )
+    encrypt_checkpoints: bool = option(
+        "checkpoints are encrypted with enc_key, as .ckpt.enc, which every command opens with it",
+        default=False,
+    )
     log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
     check_steps: int = option(
         "check: training steps to time; 0: neither time nor memory is measured", default=3, rule=at_least(0)

@@ -90,3 +90,15 @@ def test_a_best_that_is_not_in_the_folder_does_not_count(tmp_path):
     checkpoints = CheckpointInterval(tmp_path, total_epochs=1)
     checkpoints.load_state_dict({"best": {"epoch": 4, "mAP": 0.9, "checkpoint": "best.ckpt"}})
     assert checkpoints.best is None
+
+
+def test_a_run_that_branches_off_before_its_best_looks_for_a_new_one(tmp_path, fit, detector):
+    folder = tmp_path / "c"
+    fit(detector(finds=(False, True)), ValidationMap(["car"]), CheckpointInterval(folder, total_epochs=2))
+    assert epoch_of(folder / "best.ckpt") == 2
+    branch = CheckpointInterval(folder, total_epochs=2)
+    first = folder / "frcnn_resnet_18.epoch_1.ckpt"
+    fit(detector(finds=(False, False)), ValidationMap(["car"]), branch, ckpt_path=first)
+    assert branch.best == {"epoch": 2, "mAP": 0.0, "checkpoint": "best.ckpt"}
+    assert torch.load(folder / "best.ckpt", weights_only=True) != {}
+    assert (folder / "best.ckpt").samefile(folder / "last.ckpt")

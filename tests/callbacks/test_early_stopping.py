@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from frcnn.callbacks import LossEarlyStopping
+from frcnn.callbacks import CheckpointInterval, LossEarlyStopping
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,18 @@ def test_stops_after_patience(fit, detector, caplog, losses, min_delta, patience
     assert trainer.current_epoch == epochs
     said = "did not improve in the last" in caplog.text
     assert said == (epochs < 5)
+
+
+def test_a_resumed_run_goes_on_counting_with_the_patience_of_its_settings(tmp_path, fit, detector):
+    falls_once = detector(losses=(4.0, 5.0, 5.0, 5.0, 5.0, 5.0))
+    checkpoints = CheckpointInterval(tmp_path / "c", total_epochs=2)
+    fit(falls_once, LossEarlyStopping(patience=2), checkpoints, epochs=2, limit_val_batches=0)
+    for patience, epochs in ((2, 3), (4, 5)):  # one epoch of waiting was behind it
+        trainer = fit(
+            detector(losses=falls_once.losses),
+            LossEarlyStopping(patience=patience),
+            epochs=6,
+            limit_val_batches=0,
+            ckpt_path=tmp_path / "c" / "last.ckpt",
+        )
+        assert trainer.current_epoch == epochs

@@ -10,6 +10,7 @@ import tao_words
 from frcnn.cli.flags import Flag, overrides, parse, quoted
 from frcnn.cli.main import main
 from frcnn.cli.verbs import VERBS
+from frcnn.entry import overrides as cli
 from frcnn.errors import SpecError
 
 ROWS = [
@@ -58,7 +59,8 @@ def test_the_whole_line(given, tmp_path):
     words = ["train", *line.split(), "--log_file", str(tmp_path / "log.txt"), "training_config.num_epochs=2"]
     assert given(*words) == [
         *("trainer.accelerator=gpu", "trainer.devices=2", "trainer.processes=2"),
-        *("trainer.precision=16-mixed", "spec=spec.txt", "-r", "results", "training_config.num_epochs=2"),
+        *("trainer.precision=16-mixed", "spec=spec.txt", "-r", "results", "enc_key='hush'"),
+        "training_config.num_epochs=2",
     ]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert os.environ["FRCNN_ENC_KEY"] == "hush"
@@ -108,7 +110,7 @@ def test_unknown_verbs_are_named_with_the_nearest(capsys):
 def test_values_may_hold_anything(given):
     assert given("prune", "--output_file=a b's,c.ckpt") == ["prune.output_file='a b\\'s,c.ckpt'"]
     assert given("train", "-e=my spec.txt", "-r", "out dir") == ["spec=my spec.txt", "-r", "out dir"]
-    given("train", "-k", "a=b c'")
+    given("gen_trt_engine", "-k", "a=b c'")
     assert os.environ["FRCNN_ENC_KEY"] == "a=b c'"
 
 
@@ -133,9 +135,13 @@ def test_quoted_values_come_through_hydra(text):
     assert str(OverridesParser.create().parse_override(f"key={quoted(text)}").value()) == text
 
 
-def test_the_key_stays_out_of_arguments_and_files(given, tmp_path):
-    for verb in ("train", "evaluate", "inference", "prune", "check", "import_weights"):
-        assert "hush" not in " ".join(given(verb, "-k", "hush", "-r", "out"))
+def test_the_key_is_read_apart_and_handed_on_to_no_parser(given):
+    """What becomes of it in a run is looked at in test_cli_runs.py."""
+    for verb in ("train", "evaluate", "inference", "prune", "check"):
+        (key,) = (item for item in given(verb, "-k", "it's 'hush'", "-r", "out") if "hush" in item)
+        assert cli.parse([key]).values == {"enc_key": ["it's 'hush'"]}
+    for verb in ("import_weights", "gen_trt_engine", "converter"):
+        assert "hush" not in " ".join(given(verb, "-k", "hush", "in"))
         assert os.environ.pop("FRCNN_ENC_KEY") == "hush"
 
 
@@ -145,6 +151,20 @@ def test_a_verb_has_each_name_once():
     for verb in VERBS:
         spellings = [name for flag in verb.flags for name in flag.names]
         assert len(set(spellings)) == len(spellings), verb.name
+
+
+def test_flags_for_another_parser_are_known_to_it():
+    from frcnn import build_engine, convert, import_weights
+
+    parsers = {
+        "frcnn.build_engine": build_engine._parser(),
+        "frcnn.convert": convert._parser(),
+        "frcnn.import_weights": import_weights._parser(),
+    }
+    for verb in VERBS:
+        if verb.module in parsers:
+            known = parsers[verb.module]._option_string_actions
+            assert {flag.names[0] for flag in verb.flags if not flag.inert} <= {*known, "-k", "--key"}
 
 
 def test_what_has_no_effect_is_said(given, capsys):

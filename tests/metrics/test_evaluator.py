@@ -181,7 +181,11 @@ def test_to_dict_has_the_schema_of_results_json():
         "per_class",
         "coco",
         "confusion",
+        "best_images",
+        "worst_images",
     }
+    assert data["best_images"] == [{"image": "a", "right": 1, "wrong": 0, "missed": 0}]
+    assert data["worst_images"] == []
     assert data["coco"]["AP"] == data["coco"]["AR1"] == data["coco"]["AP_small"] == 1.0
     assert data["coco"]["AP_large"] is None
     assert data["confusion"] == {

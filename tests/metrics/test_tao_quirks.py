@@ -107,6 +107,16 @@ def test_the_last_batch_is_filled_with_the_first_images():
     assert (car.ground_truth, car.detections, car.recall) == (4, 2, 0.5)
 
 
+def test_rpn_recall_is_that_of_rounded_objects():
+    # As it is, 0.4..9.4, it shares 9.6 * 4.8 pixels with a proposal of 10 * 5.2: 46.08 of 105.92, IoU 0.435.
+    # Rounded to 0..9 it holds all of them: 52 of 100.
+    scene = {"truths": [([0.4, 0.4, 9.4, 9.4], CAR, False)], "proposals": [[0.0, 0.0, 9.0, 4.2]]}
+    assert [found.per_class["car"].rpn_recall for found in both(**scene)] == [0.0, 1.0]
+    # 0.6..1.4 becomes 1..1, which is no object at all
+    ours, original = both(truths=[([0.6, 0.0, 1.4, 10.0], CAR, False)], proposals=[[0.0, 0.0, 1.4, 10.0]])
+    assert (ours.per_class["car"].rpn_recall, original.per_class["car"].rpn_recall) == (1.0, None)
+
+
 def test_areas_to_ignore_are_unknown():
     scene = {"areas": [(square(100), -1)], "detections": [(square(100), 0.9, CAR), (square(0), 0.8, CAR)]}
     ours, original = both(truths=[(square(0), CAR, False)], **scene)

@@ -175,6 +175,29 @@ def test_detections_stay_in_the_valid_part(trained):
     assert found.boxes[0, :, 2].max() > 49
 
 
+def test_neighbours_of_other_sizes_change_nothing(trained):
+    sizes = [(64, 96), (40, 50), (48, 96), (40, 50)]
+    images = torch.zeros(4, 3, 64, 96)
+    generator = torch.Generator().manual_seed(3)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:, :height, :width] = torch.randn(3, height, width, generator=generator)
+    calls = []
+    together = trained.detect(
+        images,
+        settings=SETTINGS,
+        image_sizes=torch.tensor(sizes, dtype=torch.float32),
+        after_network=lambda: calls.append(1),
+    )
+    assert calls == [1]
+    alone = [
+        trained.detect(image[None, :, :height, :width], settings=SETTINGS)
+        for image, (height, width) in zip(images, sizes, strict=True)
+    ]
+    assert all((found.labels >= 0).any() for found in alone)
+    for whole, *parts in zip(together, *alone, strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts), atol=1e-3, rtol=1e-3)
+
+
 def test_objects_in_a_smaller_image_train():
     sizes = torch.tensor([[64.0, 96.0], [40.0, 50.0]])
     values = losses(build(), image_sizes=sizes)

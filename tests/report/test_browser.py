@@ -60,7 +60,7 @@ def test_the_page_fits_a_desk_and_a_phone(tmp_path, width):
     seen = look(tmp_path, width=width)
     assert seen["window"] == width
     assert seen["width"] <= width  # nothing to scroll sideways, tables apart
-    assert (seen["images"], seen["broken"]) == (24, 0)
+    assert (seen["images"], seen["broken"]) == (36, 0)
     assert len(seen["charts"]) == 6
     assert all(chart[0] > min(width, 500) * 0.7 and chart[1] > 150 for chart in seen["charts"])
     assert seen["outside"] == 0

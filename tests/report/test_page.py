@@ -10,7 +10,7 @@ from frcnn.report.page import RunPage, render_page
 
 SECTIONS = [
     *("Curves", "Classes", "Precision and recall", "COCO", "Confusion", "Calibration", "Time"),
-    *("Validation images", "Training images"),
+    *("Worst images", "Best images", "Validation images", "Training images"),
     *("Data", "Model", "Settings", "Environment"),
 ]
 
@@ -41,7 +41,7 @@ def test_it_is_one_file_of_a_sane_size_that_loads_nothing(text, read):
     assert len(text) < 5_000_000
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
     sources = [value for _, name, value in read.attributes if name in ("src", "srcset", "xlink:href")]
-    assert len(sources) == 24
+    assert len(sources) == 36
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     style = "".join(words(read, "style"))
     assert "url(" not in style

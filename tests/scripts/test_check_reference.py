@@ -113,6 +113,14 @@ def test_broken_cases(case, capsys, change):
     assert printed
 
 
+def test_options_that_a_network_needs_are_named(case, capsys):
+    edit(case, lambda content: [content["options"].pop(name) for name in ("scale", "ratio")])
+    assert main([str(case.parent)]) == 2
+    printed = capsys.readouterr().err
+    assert f"{case}: lacks options" in printed
+    assert "found: no scale, ratio" in printed
+
+
 def test_files_that_are_missing_or_cut_off(case, tmp_path, capsys):
     arrays = case.with_name("resnet10.npz")
     arrays.write_bytes(arrays.read_bytes()[:5000])

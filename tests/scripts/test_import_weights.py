@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import runs
 import torch
 from keras_files import make, narrow_plan, randomise, write_detector
 from project import ROOT
@@ -12,6 +13,7 @@ from specs import TINY
 
 from frcnn import build
 from frcnn.bridge import yaml
+from frcnn.entry.main import main as run
 from frcnn.import_weights import main
 from frcnn.weights.checkpoint import Checkpoint
 
@@ -57,6 +59,27 @@ def test_a_model_becomes_a_checkpoint(folder, model, capsys, caplog):
     theirs = model.state_dict()
     for name, value in detector.state_dict().items():
         assert name.endswith("num_batches_tracked") or torch.equal(value, theirs[name])
+
+
+def test_an_imported_model_is_evaluated_and_infers(folder, model):
+    source, target = write_detector(folder / "m.hdf5", model), folder / "m.ckpt"
+    assert main([str(source), str(target), f"spec={folder / 'spec.txt'}"]) == 0
+    data = runs.scenes(folder / "data", train=1, val=2) / "validation"
+    small = "rpn_pre_nms_top_N: 100 rpn_nms_max_boxes: 20"
+    (folder / "e.txt").write_text(f"""
+        dataset_config {{
+          validation_data_source {{ tfrecords_path: '{data / "label_2"}' image_directory_path: '{data}' }}
+          image_extension: 'png'
+          target_class_mapping {{ key: 'car' value: 'car' }}
+          target_class_mapping {{ key: 'pedestrian' value: 'person' }}
+        }}
+        evaluation_config {{ model: '{target}' {small} object_confidence_thres: 0.001 }}
+        inference_config {{ model: '{target}' {small} images_dir: '{data / "image_2"}' }}
+    """)
+    for command in ("evaluate", "infer"):
+        out = folder / command
+        assert run(command, [f"spec={folder / 'e.txt'}", f"hydra.run.dir={out}", "run.num_workers=0"]) == 0
+        assert json.loads((out / "results.json").read_text())["images"] == 2
 
 
 def test_a_pruned_model_keeps_its_channels(folder):
