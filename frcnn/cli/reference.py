@@ -13,8 +13,8 @@ from frcnn.spec.fields import Message, Setting, messages_below, settings_of
 HEAD = """# TAO's words, one by one
 
 Every command, flag, file and spec field of TAO FasterRCNN, and what it is here. Generated from the code by
-`python -m frcnn.cli.reference`; do not edit. [migrating-from-tao.md](migrating-from-tao.md) says what differs and
-why.
+`python -m frcnn.cli.reference`; do not edit. [migrating-from-tao.md](migrating-from-tao.md) says what differs,
+and why.
 
 - **works**: as it is.
 - **better**: works, and differs as the row says.
