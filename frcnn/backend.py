@@ -1,8 +1,10 @@
 """What finds objects in network input: one interface, an implementation per kind of model file."""
 
+import logging
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -11,14 +13,15 @@ from torch import Tensor, nn
 from frcnn import build
 from frcnn.bridge.document import Document
 from frcnn.data.sample import Batch
+from frcnn.deploy.onnx_runtime import OnnxBackend, OnnxFile
+from frcnn.deploy.tensorrt_run import EngineBackend, engine_settings
 from frcnn.encryption import model_suffix
-from frcnn.errors import WeightsError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.run import App
-from frcnn.weights.checkpoint import Checkpoint
+from frcnn.weights.checkpoint import Checkpoint, settings_of_model
 
-EXPORTED = (".onnx", ".engine", ".trt")
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -93,8 +96,8 @@ def model_settings(
         WeightsError: there is no such file, it is broken, or it is of a kind that cannot be used.
         SpecError: the key is missing or wrong.
     """
-    _refuse_exported(Path(path))
-    return Checkpoint(path, key=key).document(over=over, blocks=blocks)
+    path = Path(path)
+    return settings_of_model(_kind(path).settings(path, key), path, over=over, blocks=blocks)
 
 
 def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend:
@@ -108,8 +111,14 @@ def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend
         WeightsError: as `model_settings`, or weights that do not fit the settings.
     """
     path = Path(app.run.model_path)
-    _refuse_exported(path)
-    return _KINDS.get(model_suffix(path), _open_checkpoint)(path, app, build.detection_settings(block))
+    return _kind(path).open(path, app, build.detection_settings(block))
+
+
+class _Kind(NamedTuple):
+    """How model files of one suffix are used: the settings that they bring, and what runs them."""
+
+    settings: Callable[[Path, str], Document]
+    open: Callable[[Path, App, DetectionSettings], Backend]
 
 
 def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
@@ -119,14 +128,28 @@ def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> Torch
     return TorchBackend(detector, settings, epochs=stored.epochs)
 
 
-_KINDS: dict[str, Callable[[Path, App, DetectionSettings], Backend]] = {".ckpt": _open_checkpoint}
+def _open_onnx(path: Path, app: App, settings: DetectionSettings) -> OnnxBackend:
+    file = OnnxFile(path, gpu=app.trainer.accelerator in ("auto", "gpu"), key=app.enc_key)
+    own = file.facts["detections"]
+    for name, asked in asdict(settings).items():
+        if own[name] != asked:
+            log.warning("%s: %s is %s in the exported graph, not %s", path.name, name, own[name], asked)
+    return OnnxBackend(file, pixels=build.pixels(app))
 
 
-def _refuse_exported(path: Path) -> None:
-    if model_suffix(path) in EXPORTED:
-        raise WeightsError(
-            "exported models and engines come with the export command, which this version lacks",
-            where=path,
-            allowed="a .ckpt file of a run",
-            hint="the checkpoint that it was exported from",
-        )
+def _open_engine(path: Path, app: App, settings: DetectionSettings) -> EngineBackend:
+    return EngineBackend(path, settings, to_pixels=build.pixels(app).back)
+
+
+def _kind(path: Path) -> _Kind:
+    """How a file is used; what is of no known kind is taken for a checkpoint, which says what is wrong."""
+    return _KINDS.get(model_suffix(path), _KINDS[".ckpt"])
+
+
+_ENGINE = _Kind(lambda path, key: engine_settings(path), _open_engine)
+_KINDS = {
+    ".ckpt": _Kind(lambda path, key: Checkpoint(path, key=key).training, _open_checkpoint),
+    ".onnx": _Kind(lambda path, key: OnnxFile(path, key=key).settings, _open_onnx),
+    ".engine": _ENGINE,
+    ".trt": _ENGINE,
+}

@@ -34,6 +34,7 @@ from frcnn.dashboards import media, send_evaluation
 from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
+from frcnn.export import export_model
 from frcnn.folder import checkpoint_named, claimed, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
@@ -206,7 +207,7 @@ def evaluate(app: App, folder: Path) -> float | None:
         found |= {
             "model": app.run.model_path,
             "images_per_second": found["images"] / seconds,
-            "epoch": ours.epochs if ours else None,
+            "epoch": getattr(backend, "epochs", None),
             "milliseconds_per_image": times.medians(),
             "best": None,
             "data": {"training": None, "validation": data.validation.to_dict()},
@@ -310,6 +311,18 @@ def infer(app: App, folder: Path) -> None:
         results.write(folder, found)
         kpi = {key: found[key] for key in ("images", "objects")}
         status.write("SUCCESS", "Inference finished successfully.", kpi=kpi)
+
+
+def export(app: App, folder: Path) -> None:
+    """Export a checkpoint as ONNX, with what runs it; arguments and errors as in `train`."""
+    with _run(app, folder, "export") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        status.write("STARTED", "Starting export.")
+        found = export_model(app, folder)
+        results.write(folder, found)
+        # TAO: millions and MiB.
+        status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
 
 
 class _ValidateLast(pl.Callback):

@@ -47,6 +47,7 @@ LEVELS = [
         "check",
         "preview",
         "infer",
+        "export",
         "detection_files",
         "start",
         "resume",

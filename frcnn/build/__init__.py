@@ -11,7 +11,7 @@ from frcnn.build.images import (
     transforms,
     usual_size,
 )
-from frcnn.build.network import build_detector, detection_settings, imagenet_target
+from frcnn.build.network import build_detector, detection_settings, imagenet_target, pixels
 from frcnn.build.training import optimizer, penalty, schedule
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "means",
     "optimizer",
     "penalty",
+    "pixels",
     "read_sources",
     "schedule",
     "transforms",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from frcnn.build.images import channels, is_bgr, means
+from frcnn.deploy.graph import Pixels
 from frcnn.model.backbones import build_backbone
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
@@ -77,6 +78,12 @@ def imagenet_target(spec: Experiment) -> Target:
         scale=image.image_scaling_factor,
         bgr=is_bgr(spec),
     )
+
+
+def pixels(spec: Experiment) -> Pixels:
+    """How pixels become network input, for a graph that does it."""
+    scale = spec.model_config.input_image_config.image_scaling_factor
+    return Pixels(mean=tuple(means(spec)), scale=scale, bgr=is_bgr(spec))
 
 
 def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSettings:

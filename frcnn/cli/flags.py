@@ -20,6 +20,7 @@ class Flag:
             without any is the launcher's, or is passed on to a command with a parser of its own.
         was: what the original does with it, where that is something else.
         inert: why it has no effect here, if it has none.
+        refused: what to do instead, where it is not taken.
         suffix: the suffix that the file has to have, "" for any.
     """
 
@@ -29,6 +30,7 @@ class Flag:
     sets: tuple[str, ...] = ()
     was: str = ""
     inert: str = ""
+    refused: str = ""
     suffix: str = ""
 
     @property
@@ -84,6 +86,8 @@ def parse(argv: Sequence[str], flags: Iterable[Flag], *, passed_on: Iterable[str
             typed.help = True
         elif name in named:
             flag = named[name]
+            if flag.refused:
+                raise SpecError("cannot be done by this command", where=name, hint=flag.refused)
             typed.flags.append((flag, [*_values(flag, name, words, value if equals else None, known)]))
         elif name in passed_on or not _is_flag(word):
             typed.rest.append(word)

@@ -62,6 +62,7 @@ def _table(flags: Iterable[Flag]) -> str:
     lines = []
     for flag in flags:
         doc = flag.doc + (f"; no effect: {flag.inert}" if flag.inert else "")
+        doc += f"; not here: {flag.refused}" if flag.refused else ""
         lines.append(f"  {', '.join(flag.names)} {flag.value}".rstrip())
         lines += wrap(doc, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)

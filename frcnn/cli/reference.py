@@ -13,8 +13,8 @@ from frcnn.spec.fields import Message, Setting, messages_below, settings_of
 HEAD = """# TAO's words, one by one
 
 Every command, flag, file and spec field of TAO FasterRCNN, and what it is here. Generated from the code by
-`python -m frcnn.cli.reference`; do not edit. [migrating-from-tao.md](migrating-from-tao.md) says what differs,
-and why.
+`python -m frcnn.cli.reference`; do not edit. [migrating-from-tao.md](migrating-from-tao.md) says what
+differs, with reasons.
 
 - **works**: as it is.
 - **better**: works, and differs as the row says.
@@ -34,7 +34,12 @@ class Row(NamedTuple):
 
 WRAPPER = (
     Row("`tao faster_rcnn TASK`, `faster_rcnn TASK`", "works", "`frcnn TASK`", "test_cli_flags.py"),
-    Row("`train`, `evaluate`, `inference`, `prune`, `dataset_convert`", "works", "same", "test_cli_flags.py"),
+    Row(
+        "`train`, `evaluate`, `inference`, `prune`, `export`, `dataset_convert`",
+        "works",
+        "same",
+        "test_cli_flags.py",
+    ),
     Row(
         "`gen_trt_engine`, `tao-converter`",
         "works",
@@ -149,8 +154,9 @@ def page() -> str:
 def _flags(flags: Iterable[Flag]) -> Iterator[str]:
     rows = []
     for flag in flags:
-        state = "no effect" if flag.inert else "better" if flag.was else "works"
-        here = flag.doc + (f"; {flag.inert}" if flag.inert else "")
+        state = "better" if flag.was else "works"
+        state = "no effect" if flag.inert else "not here" if flag.refused else state
+        here = "; ".join(filter(None, (flag.doc, flag.inert, flag.refused)))
         here += f". The original: {flag.was}" if flag.was else ""
         rows.append(Row(", ".join(f"`{name}`" for name in flag.names), state, here))
     yield from _table("flag", rows)

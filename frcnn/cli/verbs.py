@@ -104,6 +104,58 @@ CONVERT = (
 )
 
 
+EXPORT = (
+    MODEL,
+    Flag(
+        ("-o", "--output_file"),
+        "the model; another suffix becomes .onnx, as is said; default: model.onnx in the run folder",
+        "FILE",
+        sets=("export.output_file={}",),
+        was="stem of the model; the manual says .etlt",
+        suffix=".onnx",
+    ),
+    KEY,
+    SPEC,
+    Flag(
+        ("--gen_ds_config",),
+        "files for DeepStream",
+        inert="labels.txt and nvinfer_config.txt are always written",
+    ),
+    Flag(("--target_opset",), "version of ONNX's operators, 18 to 23", "N", ("export.opset={}",), was="12"),
+    Flag(("--static_batch_size",), "images per batch; -1: any number", "N", ("export.batch_size={}",)),
+    Flag(("--data_type",), "fp32, fp16 or int8", "TYPE", ("export.data_type={}",)),
+    *(
+        Flag((name,), doc, value, refused="exports do not calibrate in this version")
+        for name, doc, value in (
+            ("--cal_json_file", "scales of a QAT model as JSON", "FILE"),
+            ("--cal_cache_file", "calibration cache, TensorRT 10", "FILE"),
+            ("--cal_image_dir", "images to calibrate with", "DIR"),
+            ("--cal_data_file", "tensorfile to calibrate with", "FILE"),
+            ("--batches", "batches that a calibration sees", "N"),
+            ("--batch_size", "images per batch of a calibration", "N"),
+            ("--force_ptq", "calibrate a QAT model anew", ""),
+        )
+    ),
+    Flag(
+        ("--engine_file",),
+        "TensorRT engine",
+        "FILE",
+        refused="frcnn gen_trt_engine -m model.onnx --engine_file FILE, where the engine is to run",
+    ),
+    *(
+        Flag((name,), "of an engine", "N", inert="engines are built by frcnn gen_trt_engine")
+        for name in ("--max_batch_size", "--min_batch_size", "--opt_batch_size", "--max_workspace_size")
+    ),
+    Flag(
+        ("-s", "--strict_type_constraints"),
+        "of an engine",
+        inert="engines are built by frcnn gen_trt_engine",
+    ),
+    Flag(("--onnx_route",), "way to ONNX", "NAME", inert="there is one"),
+    RESULTS,
+    VERBOSE,
+)
+
 ENGINE = (
     Flag(("--data_type", "-t"), "fp32, fp16 or int8; fp32 leaves a typed graph as it is", "TYPE"),
     Flag(
@@ -267,6 +319,7 @@ VERBS = (
         tao=True,
     ),
     Verb("prune", "cut weak channels out of a network", PRUNE, "prune", tao=True),
+    Verb("export", "export a checkpoint as ONNX, with what runs it", EXPORT, "export", tao=True),
     Verb(
         "dataset_convert",
         "convert a KITTI or COCO data set to TFRecords",

@@ -307,7 +307,7 @@ def _refuse_shape(wanted: Shape, shape: Shape, *, where: str) -> None:
     fits = len(wanted) == len(shape) and all(a in (-1, b) for a, b in zip(shape, wanted, strict=True))
     if fits and min(wanted) > 0:
         return
-    hint = "export.static_batch_size=-1 leaves the number of images open"
+    hint = "export.batch_size=-1 leaves the number of images open"
     if -1 in wanted:
         hint = "-d C,H,W or -p NAME,MIN,OPT,MAX says the sides that the graph leaves open"
     message = "a shape that the graph does not take"

@@ -47,6 +47,11 @@ EXAMPLES = {
         "  python scripts/prune.py model_path=FILE prune.target_ratio=0.2",
         "  python scripts/prune.py model_path=FILE prune.sensitivity=true",
     ),
+    "export": (
+        "  python scripts/export.py model_path=RUN/checkpoints/best.ckpt",
+        "  python scripts/export.py model_path=FILE export.data_type=fp16 export.batch_size=4",
+        "  python scripts/export.py model_path=FILE spec=their_spec.txt export.preprocess=true",
+    ),
     "infer": (
         "  python scripts/infer.py model_path=RUN/checkpoints/best.ckpt images=FOLDER",
         "  python scripts/infer.py model_path=FILE images='photos/**/*.jpg' run.only_classes=[car]",
@@ -64,6 +69,7 @@ SETTING = {
     "evaluate": "evaluation_config.batch_size=8",
     "check": "training_config.batch_size_per_gpu=8",
     "prune": "prune.granularity=16",
+    "export": "export.nms=standard",
     "infer": "inference_config.bbox_visualize_threshold=0.3",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }

@@ -42,7 +42,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate, infer, prune or preview_augmentation.
+        command: train, evaluate, export, infer, prune or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -120,7 +120,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
             os.environ[encryption.VARIABLE] = key
     if command == "train":
         return _settings_of_training(line, specs)
-    if command not in ("evaluate", "infer", "prune"):
+    if command not in ("evaluate", "export", "infer", "prune"):
         return specs
     paths = line.values.get("model_path") or [_model_of(spec, command) for spec in specs]
     if not all(paths) or not paths:

@@ -160,7 +160,7 @@ class DetectionEvaluator:
             gt_ignored: (B, I, 4) areas: a detection that matches no object and has a share of itself in one,
                 at least the IoU threshold, is neither right nor wrong. Empty boxes are padding.
             gt_ignored_labels: (B, I) the class that an area is about; -1: any.
-            proposals: (B, R, 4); without them RPN recall stays undefined.
+            proposals: (B, R, 4); without them, or with R = 0, RPN recall stays undefined.
             proposals_valid: (B, R) bool.
             sizes: (B, 2) height and width of each image in the network input.
             original_sizes: (B, 2) those of its file; COCO's sizes are those of objects in the file.
@@ -177,7 +177,7 @@ class DetectionEvaluator:
         filled = (area_box[..., 2] > area_box[..., 0]) & (area_box[..., 3] > area_box[..., 1])
         size = np.full((len(ids), 2), np.inf) if sizes is None else _numpy(sizes)
         proposed = None
-        if proposals is not None and proposals_valid is not None:
+        if proposals is not None and proposals_valid is not None and proposals.shape[1]:
             # TAO: coordinates are inclusive pixels, and one proposal may serve many objects.
             objects = whole_pixels(gt_box, size[:, None]) if self.tao_quirks else gt_box
             there = real & (objects[..., 2:] > objects[..., :2]).all(axis=-1)

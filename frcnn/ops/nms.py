@@ -12,7 +12,7 @@ from torchvision.ops import nms as torchvision_nms
 from frcnn.errors import SpecError
 from frcnn.ops.boxes import iou
 
-NmsForm = Literal["auto", "greedy", "blocked", "matrix"]
+NmsForm = Literal["auto", "greedy", "blocked", "matrix", "operator"]
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,8 @@ def nms(
         max_output: at most so many boxes per image are kept.
         form: "greedy" is torchvision's per image. "blocked" and "matrix" have static shapes and never wait
             for the device; they resolve suppression chains of up to 17 boxes (within 512 neighbours in score,
-            or over all), and drop what longer ones leave open. "auto": greedy on the CPU, else blocked.
+            or over all), and drop what longer ones leave open. "operator" is greedy as one operator, for
+            which an exporter has a word of its own. "auto": greedy on the CPU, else blocked.
 
     Returns:
         indices (B, max_output) into M by falling score, and which of them count (B, max_output) bool.
@@ -89,6 +90,17 @@ def _greedy(boxes: Tensor, valid: Tensor, iou_threshold: float, max_output: int)
     return keep
 
 
+@torch.library.custom_op("frcnn::suppress", mutates_args=())
+def suppress(boxes: Tensor, valid: Tensor, iou_threshold: float, max_output: int) -> Tensor:
+    """Which of boxes (B, M, 4), by falling score, stay: (B, M) bool; beyond `max_output` not all."""
+    return _greedy(boxes, valid, iou_threshold, max_output)
+
+
+@suppress.register_fake
+def _(boxes: Tensor, valid: Tensor, iou_threshold: float, max_output: int) -> Tensor:
+    return torch.empty_like(valid)
+
+
 def _blocked(boxes: Tensor, valid: Tensor, iou_threshold: float, _: int, *, block: int | None) -> Tensor:
     block = block or boxes.shape[1]
     kept, alive = [], valid
@@ -115,4 +127,5 @@ _FORMS: dict[str, Callable[[Tensor, Tensor, float, int], Tensor]] = {
     "greedy": _greedy,
     "blocked": partial(_blocked, block=512),
     "matrix": partial(_blocked, block=None),
+    "operator": suppress,
 }

@@ -176,6 +176,39 @@ class Prune(Message):
 
 
 @dataclass
+class Export(Message):
+    """How a checkpoint is exported; options of TAO's command `export` among them."""
+
+    output_file: str = option("the model; empty: model.onnx in the run folder", default="")
+    data_type: str = option(
+        "precision: fp16 writes a half-precision graph, int8 a second file with Q/DQ nodes",
+        default="fp32",
+        rule=one_of("fp32", "fp16", "int8"),
+    )
+    batch_size: int = option(
+        "images per batch of the graph; -1: any number",
+        default=-1,
+        rule=Rule("-1, or a whole number from 1", lambda size: size == -1 or size > 0),
+    )
+    opset: int = option(
+        "version of ONNX's operators",
+        default=18,
+        rule=Rule("a whole number from 18 to 23", lambda version: 18 <= version <= 23),
+    )
+    nms: str = option(
+        "matrix: plain tensors, for TensorRT and all others; standard: ONNX's NonMaxSuppression",
+        default="matrix",
+        rule=one_of("matrix", "standard"),
+    )
+    preprocess: bool = option("the graph takes uint8 pixels and subtracts the means itself", default=False)
+    height: int = option("height of the input of a model of size_min", default=0, rule=at_least(0))
+    width: int = option("its width", default=0, rule=at_least(0))
+    parity: bool = option("compare the file with the checkpoint, and fail where they part", default=True)
+    parity_images: int = option("images to compare stage by stage", default=8, rule=at_least(1))
+    at_end: bool = option("export the best checkpoint at the end of a training", default=False)
+
+
+@dataclass
 class App(Experiment):
     """The whole tree of settings: a TAO experiment and what stands beside it."""
 
@@ -183,6 +216,7 @@ class App(Experiment):
     trainer: Trainer = option("devices and precision", factory=Trainer)
     logger: Logger = option("where metrics go", factory=Logger)
     prune: Prune = option("how channels are pruned", factory=Prune)
+    export: Export = option("how a model is exported", factory=Export)
 
     @classmethod
     def of(cls, spec: Experiment, *, run: Run | None = None, trainer: Trainer | None = None) -> "App":

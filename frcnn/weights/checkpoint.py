@@ -131,26 +131,7 @@ class Checkpoint:
             over: a spec whose blocks take the place of the checkpoint's; the network's settings stay.
             blocks: the blocks of `over` that count; all if None.
         """
-        spec, extra = copy.deepcopy(self._stored.spec), self._stored.extra
-        # Where it was trained, and on how many devices, says nothing about where it is evaluated.
-        trainer = {
-            k: v for k, v in extra.get("trainer", {}).items() if k in ("precision", "limit_val_batches")
-        }
-        run = {k: v for k, v in extra.get("run", {}).items() if k != "name"}
-        run["model_path"] = str(self.path.resolve())
-        if over is not None:
-            mentioned = over.spec.mentioned() - {"model_config", "enc_key"}
-            for name in mentioned if blocks is None else mentioned & set(blocks):
-                setattr(spec, name, getattr(over.spec, name))
-            if not spec.dataset_config.data_sources:  # a spec of evaluation alone needs no training data
-                sources = self._stored.spec.dataset_config.data_sources
-                spec.dataset_config = replace(spec.dataset_config, data_sources=copy.deepcopy(sources))
-            if "model_config" in over.spec.mentioned():
-                message = "%s: model_config is not used; the network's settings come with %s"
-                log.info(message, over.source, self.path)
-            run["spec_folder"] = str(Path(over.source).resolve().parent)
-            trainer |= over.extra.get("trainer", {})
-        return Document(spec, self._stored.source, self._stored.places, {"run": run, "trainer": trainer})
+        return settings_of_model(self._stored, self.path, over=over, blocks=blocks)
 
     def refuse_other_network(self, app: App) -> None:
         """Stop a resumed run whose network, classes or optimizer are not the checkpoint's.
@@ -198,6 +179,37 @@ class Checkpoint:
         own_layers = weighted_layers(detector).items()
         rows = (LayerStatus(name, type(layer).__name__, "Yes", "") for name, layer in own_layers)
         return LoadReport(str(self.path), tuple(rows), unused=())
+
+
+def settings_of_model(
+    stored: Document, path: Path, *, over: Document | None = None, blocks: Collection[str] | None = None
+) -> Document:
+    """The settings that come with a model file, for a command that uses it.
+
+    Args:
+        stored: what the file holds.
+        path: of the file.
+        over: as in `Checkpoint.document`.
+        blocks: likewise.
+    """
+    spec, extra = copy.deepcopy(stored.spec), stored.extra
+    # Where it was trained, and on how many devices, says nothing about where it is evaluated.
+    trainer = {k: v for k, v in extra.get("trainer", {}).items() if k in ("precision", "limit_val_batches")}
+    run = {k: v for k, v in extra.get("run", {}).items() if k != "name"}
+    run["model_path"] = str(path.resolve())
+    if over is not None:
+        mentioned = over.spec.mentioned() - {"model_config", "enc_key"}
+        for name in mentioned if blocks is None else mentioned & set(blocks):
+            setattr(spec, name, getattr(over.spec, name))
+        if not spec.dataset_config.data_sources:  # a spec of evaluation alone needs no training data
+            sources = stored.spec.dataset_config.data_sources
+            spec.dataset_config = replace(spec.dataset_config, data_sources=copy.deepcopy(sources))
+        if "model_config" in over.spec.mentioned():
+            message = "%s: model_config is not used; the network's settings come with %s"
+            log.info(message, over.source, path)
+        run["spec_folder"] = str(Path(over.source).resolve().parent)
+        trainer |= over.extra.get("trainer", {})
+    return Document(spec, stored.source, stored.places, {"run": run, "trainer": trainer})
 
 
 def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str, Any]) -> None:

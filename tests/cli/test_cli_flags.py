@@ -20,7 +20,7 @@ ROWS = [
     if expected is not None
 ]
 LAUNCHER = [
-    (verb, line, expected if verb in ("train", "evaluate", "inference", "prune") else [])
+    (verb, line, expected if verb in ("train", "evaluate", "inference", "prune", "export") else [])
     for verb in tao_words.FLAGS
     for line, expected in tao_words.LAUNCHER.items()
     if expected is not None
@@ -93,6 +93,7 @@ def test_gpus_are_counted_among_those_that_are_ours(given, monkeypatch, capsys):
         ("train -r", "-r: needs a value"),
         ("train -r -k key", "-r: needs a value"),
         ("prune -v=1", "-v: takes no value"),
+        ("export -m a --engine_file b", "frcnn gen_trt_engine -m model.onnx"),
         ("dataset_convert --dataset_specs a", "did you mean --dataset_spec"),
     ],
 )
@@ -151,6 +152,13 @@ def test_a_verb_has_each_name_once():
     for verb in VERBS:
         spellings = [name for flag in verb.flags for name in flag.names]
         assert len(set(spellings)) == len(spellings), verb.name
+
+
+def test_flags_set_what_there_is():
+    for verb in VERBS:
+        items = [item.partition("=")[0] for flag in verb.flags for item in flag.sets if "=" in item]
+        settings = [item for item in items if item not in ("spec", "model_path", "images", "enc_key")]
+        assert [item for item in settings if not cli.fields_on(item)] == [], verb.name
 
 
 def test_flags_for_another_parser_are_known_to_it():
