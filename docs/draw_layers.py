@@ -1,6 +1,6 @@
 """Draw the layers of the package from its code: `python docs/draw_layers.py > docs/images/layers.svg`.
 
-A row is a level of tests/test_layers.py, imports point down; a box is a package or module, as wide as it has lines.
+A row is a level of tests/test_layers.py, imports point down; a box is a package or module.
 """
 
 import sys
@@ -57,17 +57,19 @@ def main() -> None:
             places[box] = (x + wide / 2, y)
             title = f"<title>{escape(label(box))}: {lines[box]:,} lines</title>"
             colour = COLOURS[number % len(COLOURS)]
+            shape = f'x="{x:.0f}" y="{y}" width="{wide:.0f}" height="{BOX}" rx="5" fill="{colour}"'
             parts.append(
-                f'<rect x="{x:.0f}" y="{y}" width="{wide:.0f}" height="{BOX}" rx="5" fill="{colour}">{title}</rect>'
+                f"<rect {shape}>{title}</rect>"
                 f'<text x="{x + wide / 2:.0f}" y="{y + 21}" text-anchor="middle">{escape(label(box))}</text>'
             )
             x += wide + GAP
     paths = [
-        f'<path class="line" d="M{places[a][0]:.0f} {places[a][1] + BOX} L{places[b][0]:.0f} {places[b][1]}"/>'
+        '<path class="line" d="M{:.0f} {} L{:.0f} {}"/>'.format(places[a][0], places[a][1] + BOX, *places[b])
         for a, b in sorted(edges)
         if a in places and b in places and levels[a] > levels[b]
     ]
-    note = f'<text class="side" x="{LEFT}" y="{height - 6}">imports point down; wide boxes have many lines</text>'
+    said = "imports point down; wide boxes have many lines"
+    note = f'<text class="side" x="{LEFT}" y="{height - 6}">{said}</text>'
     sys.stdout.write(
         "\n".join([HEAD.format(width=WIDTH, height=height), *paths, *parts, note, "</svg>"]) + "\n"
     )

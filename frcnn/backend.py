@@ -16,9 +16,12 @@ from frcnn.data.sample import Batch
 from frcnn.deploy.onnx_runtime import OnnxBackend, OnnxFile
 from frcnn.deploy.tensorrt_run import EngineBackend, engine_settings
 from frcnn.encryption import model_suffix
+from frcnn.errors import SpecError
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
+from frcnn.spec.experiment import Experiment
 from frcnn.spec.run import App
+from frcnn.spec.values import class_names
 from frcnn.weights.checkpoint import Checkpoint, settings_of_model
 
 log = logging.getLogger(__name__)
@@ -109,9 +112,10 @@ def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend
 
     Raises:
         WeightsError: as `model_settings`, or weights that do not fit the settings.
+        SpecError: the settings have other classes than the model.
     """
     path = Path(app.run.model_path)
-    return _kind(path).open(path, app, build.detection_settings(block))
+    return _kind(path).open(path, app, build.detection_settings(block, tao_quirks=app.run.tao_quirks))
 
 
 class _Kind(NamedTuple):
@@ -123,6 +127,7 @@ class _Kind(NamedTuple):
 
 def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
     stored = Checkpoint(path, key=app.enc_key)
+    _refuse_other_classes(stored.settings, app)
     detector = build.build_detector(app, plan=stored.channels)
     stored.load_into(detector)
     return TorchBackend(detector, settings, epochs=stored.epochs)
@@ -130,6 +135,7 @@ def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> Torch
 
 def _open_onnx(path: Path, app: App, settings: DetectionSettings) -> OnnxBackend:
     file = OnnxFile(path, gpu=app.trainer.accelerator in ("auto", "gpu"), key=app.enc_key)
+    _refuse_other_classes(file.settings.spec, app)
     own = file.facts["detections"]
     for name, asked in asdict(settings).items():
         if own[name] != asked:
@@ -138,7 +144,20 @@ def _open_onnx(path: Path, app: App, settings: DetectionSettings) -> OnnxBackend
 
 
 def _open_engine(path: Path, app: App, settings: DetectionSettings) -> EngineBackend:
+    _refuse_other_classes(engine_settings(path).spec, app)
     return EngineBackend(path, settings, to_pixels=build.pixels(app).back)
+
+
+def _refuse_other_classes(stored: Experiment, app: App) -> None:
+    known, given = class_names(stored.dataset_config), class_names(app.dataset_config)
+    if [name.lower() for name in known] != [name.lower() for name in given]:  # ids are places in these lists
+        raise SpecError(
+            "the data's classes are not those of the model",
+            where="dataset_config.target_class_mapping",
+            found=", ".join(given),
+            allowed=", ".join(known),
+            hint="map the names in the data to these; a class that the data lacks is mapped all the same",
+        )
 
 
 def _kind(path: Path) -> _Kind:

@@ -17,6 +17,7 @@ from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
 from frcnn.errors import RunError, SpecError
 from frcnn.ops.nms import NmsForm
+from frcnn.parity import compare_models, write_parity
 from frcnn.spec.model import ImageSizeConfigHeightWidth
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
@@ -35,12 +36,12 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         folder: of the run.
 
     Returns:
-        The content of results.json.
+        The content of results.json; `parity` in it says whether the file agrees with the checkpoint.
 
     Raises:
         WeightsError: the checkpoint cannot be used.
         SpecError: settings that cannot be exported, or a file that is there already.
-        RunError: the export failed, or what it wrote parts from the checkpoint.
+        RunError: the export failed.
     """
     need("onnx", "onnxscript", "onnxruntime")
     options = app.export
@@ -94,6 +95,10 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
             write_text(made / name, text)
         write_text(made / "spec.txt", texts["spec"])
     log.info("%s and what belongs to it in %s", target.name, target.parent)
+    compared = None
+    if options.parity:
+        compared = compare_models(app, [app.run.model_path, str(target)])
+        write_parity(compared, target.parent)
     parameters = sum(
         tensor.numel() for tensor in detector.state_dict().values() if tensor.is_floating_point()
     )
@@ -104,6 +109,7 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "exported": str(target),
         "graph": facts,
         "notices": notices,
+        "parity": compared,
         "kpi": {"param_count": parameters / 1e6, "size": target.stat().st_size / 2**20},
         "versions": results.versions() | onnx_file.versions(),
     }

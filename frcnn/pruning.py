@@ -17,6 +17,7 @@ from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.prune.flow import trace
 from frcnn.prune.keep import CRITERIA, NORMALIZERS, Choice, choose, norms
 from frcnn.prune.network import copy_kept
+from frcnn.quantize import copy_ranges, is_quantized, quantize, trait
 from frcnn.report.summary import summary_rows
 from frcnn.spec.run import App
 from frcnn.weights.load import weighted_layers
@@ -86,6 +87,9 @@ class Pruner:
         kept = {name: choice.filters for name, choice in choices.items()}
         plan = {name: len(filters) for name, filters in kept.items()}
         smaller = build.build_detector(self.app, plan=plan)
+        if is_quantized(self.detector):
+            quantize(smaller, **trait(self.detector))
+            copy_ranges(self.detector, smaller)
         copy_kept(self.detector, smaller, self.flow, kept)
         return Pruned(smaller, threshold, self.measure(plan), self._rows(choices))
 

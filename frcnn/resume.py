@@ -15,6 +15,7 @@ from frcnn.weights.keras_hdf5 import SUFFIXES
 OF_THE_START = ("resume_from_model", "retrain_pruned_model", "pretrained_weights")
 BESIDE = {
     "run": ("difficult", "ignore_classes", "tao_quirks", "relu6", "ema_decay", "channels_last"),
+    "quantize": ("method", "batches", "ranges", "freeze_at"),
     "trainer": (
         *("devices", "num_nodes", "strategy", "precision", "gradient_clip_val"),
         *("accumulate_grad_batches", "limit_train_batches", "limit_val_batches"),

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from frcnn.callbacks import (
     LossEarlyStopping,
     LrMonitor,
     OptimizedMetric,
+    QuantizationAware,
     StageTimes,
     StatusWriter,
     Throughput,
@@ -35,16 +37,21 @@ from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
 from frcnn.export import export_model
-from frcnn.folder import checkpoint_named, claimed, logged, run_of
+from frcnn.folder import checkpoint_named, claimed, is_first_process, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
+from frcnn.parity import compare_models, refuse_parting, write_parity
 from frcnn.processes import agreed, own_group
 from frcnn.pruning import Pruner, sensitivity
+from frcnn.quantization import pictures, quantize_trained, training_images
+from frcnn.quantize import activation_scales, trait
+from frcnn.quantize.ranges import METHODS
 from frcnn.record import RunRecord
 from frcnn.report.pruning import filters_figure, sensitivity_figure
+from frcnn.report.quantization import SHARES, errors_figure
 from frcnn.report.summary import split_rows, summary_rows
 from frcnn.report.tables import data_table, render, rows_table
 from frcnn.resume import check_resume, check_step_size, checkpoint_to_resume
@@ -61,7 +68,6 @@ from frcnn.trainer import (
     stopped_by_sigterm,
     training_device,
 )
-from frcnn.unavailable import refuse_unavailable
 from frcnn.weights.checkpoint import Checkpoint, save_detector
 
 log = logging.getLogger(__name__)
@@ -103,7 +109,7 @@ def train(app: App, folder: Path) -> float | None:
             begin.detector.compile_stages()
         module = LitFasterRCNN(
             detector=begin.detector,
-            evaluation=build.detection_settings(app.evaluation_config),
+            evaluation=build.detection_settings(app.evaluation_config, tao_quirks=app.run.tao_quirks),
             make_optimizer=build.optimizer(app),
             rate=build.schedule(app, tao_quirks=app.run.tao_quirks),
             l1=build.penalty(app, "L1"),
@@ -130,6 +136,8 @@ def train(app: App, folder: Path) -> float | None:
         callbacks: list[pl.Callback] = [checkpoints, LrMonitor(), Throughput(), status, progress]
         callbacks += [FirstSamples(record.show_training, count=12)]
         callbacks += [validation, _ValidateLast()] if data.validation else []
+        if app.training_config.enable_qat:
+            callbacks.append(_quantization(app))
         if app.run.ema_decay:
             callbacks.append(WeightEMA(decay=app.run.ema_decay))
         callbacks.append(OptimizedMetric(app.run.optimize, sometimes=validation.names))
@@ -175,6 +183,9 @@ def train(app: App, folder: Path) -> float | None:
         }
         results.write(folder, found)
         record.write()
+        if app.export.at_end and is_first_process():
+            best = folder / "checkpoints" / ("best.ckpt" if checkpoints.best else "last.ckpt")
+            _export_best(app, best, folder / "export")
         status.write("SUCCESS", "Training finished successfully.")
         return score
 
@@ -223,12 +234,7 @@ def evaluate(app: App, folder: Path) -> float | None:
 def prune(app: App, folder: Path) -> None:
     """Cut the weak channels out of a checkpoint's network; arguments and errors as in `train`."""
     settings = app.prune
-    target = Path(settings.output_file or folder / f"pruned{_checkpoint_suffix(app)}")
-    if model_suffix(target) != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
-        allowed = "NAME.ckpt or NAME.ckpt.enc, and not the file that is read"
-        raise SpecError(
-            "is no place for the checkpoint", where="prune.output_file", found=target, allowed=allowed
-        )
+    target = _place_of_checkpoint(app, settings.output_file or folder / "pruned", "prune.output_file")
     with _run(app, folder, "prune") as status:
         data = _prepare(app, train=False) if settings.sensitivity else None
         if data is not None and data.validation is None:
@@ -286,6 +292,61 @@ def prune(app: App, folder: Path) -> None:
         status.write("SUCCESS", "Pruning finished successfully.", kpi=kpi)
 
 
+def quantize(app: App, folder: Path) -> None:
+    """Calibrate a checkpoint's network for int8; arguments and errors as in `train`."""
+    settings = app.quantize
+    target = _place_of_checkpoint(app, settings.output_file or folder / "quantized", "quantize.output_file")
+    with _run(app, folder, "quantize") as status:
+        app.training_config.enable_augmentation = False
+        validated = bool(
+            app.dataset_config.validation_data_source or app.dataset_config.validation_fold is not None
+        )
+        data = _prepare(app, train=not settings.image_dir) if validated or not settings.image_dir else None
+        stored = Checkpoint(app.run.model_path)
+        if "quantized" in stored.traits:
+            hint = "evaluate.py evaluates it; quantise the checkpoint that it was made of"
+            raise SpecError("is quantised already", where=app.run.model_path, hint=hint)
+        detector = build.build_detector(app, plan=stored.channels)
+        stored.load_into(detector)
+        results.store_settings(app, folder)
+        status.write("STARTED", "Starting quantisation.")
+        scored = data if data and data.validation else None
+        before = _score(app, folder, scored, detector) if scored else None
+        batches = partial(pictures, app, detector)
+        if data is not None and not settings.image_dir:
+            batches = partial(training_images, app, data)
+        traits = dict(stored.traits)
+        rows = quantize_trained(app, detector, batches, ranges=traits.pop("activation_scales", {}))
+        traits["quantized"] = trait(detector)
+        save_detector(detector, target, stored=results.stored_texts(app) | traits)
+        after = _score(app, folder, scored, detector) if scored else None
+        title = "rounding's share of each layer's output, %"
+        shown = [{key: 100 * value if key in SHARES else value for key, value in row.items()} for row in rows]
+        log.info("%s", render(rows_table(shown, title=title)))
+        worst = ", ".join(row["layer"] for row in rows[:3])
+        log.info("most in %s; quantize.skip=[%s] leaves the first in float", worst, rows[0]["layer"])
+        if scored:
+            log.info("mAP in float: %s, quantised: %s", *(_shown(value) for value in (before, after)))
+        errors_figure(rows).savefig(folder / "quantization.png", dpi=120)
+        found = {
+            "schema": 1,
+            "command": "quantize",
+            "mAP": after,
+            "mAP_float": before,
+            "per_class": {},
+            "model": app.run.model_path,
+            "checkpoint": str(target),
+            "method": settings.method,
+            "skipped": traits["quantized"]["skip"],
+            "activation_scales": activation_scales(detector),
+            "layers": rows,
+            "versions": results.versions(),
+        }
+        results.write(folder, found)
+        kpi = {} if after is None else {"mAP": after}
+        status.write("SUCCESS", "Quantisation finished successfully.", kpi=kpi)
+
+
 def preview_augmentation(app: App, folder: Path) -> None:
     """Draw what each augmentation does to training images; arguments and errors as in `train`."""
     with _run(app, folder, "preview_augmentation") as status:
@@ -321,8 +382,38 @@ def export(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting export.")
         found = export_model(app, folder)
         results.write(folder, found)
+        if found["parity"] is not None:
+            refuse_parting(found["parity"], folder)
         # TAO: millions and MiB.
         status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
+
+
+def parity(app: App, folder: Path) -> None:
+    """Compare two model files on the same images; arguments and errors as in `train`.
+
+    Raises:
+        RunError: they part where they may not.
+    """
+    with _run(app, folder, "parity") as status:
+        for notice in (*replace_zeros(app), *dead_fields(app)):
+            log.info("%s", notice)
+        results.store_settings(app, folder)
+        status.write("STARTED", "Starting comparison.")
+        found = compare_models(app, app.run.compare)
+        write_parity(found, folder)
+        results.write(folder, found | {"versions": results.versions()})
+        refuse_parting(found, folder)
+        status.write("SUCCESS", "The two models agree.")
+
+
+def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
+    """TAO has a callback for it; only behind the last validation is it clear which checkpoint is the best."""
+    folder.mkdir(exist_ok=True)
+    app = replace(app, run=replace(app.run, model_path=str(checkpoint)))
+    found = export_model(app, folder)
+    results.write(folder, found)
+    if found["parity"] is not None:
+        refuse_parting(found["parity"], folder)
 
 
 class _ValidateLast(pl.Callback):
@@ -339,7 +430,6 @@ class _ValidateLast(pl.Callback):
 @contextmanager
 def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     """A run folder that is claimed, logged to, and told how the run ended."""
-    refuse_unavailable(app, command)
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
     notices: list[str] = []
@@ -457,6 +547,16 @@ def _choose_batch(app: App, detector: FasterRCNN, *, images: int) -> int:
     return batch
 
 
+def _quantization(app: App) -> QuantizationAware:
+    settings = app.quantize
+    return QuantizationAware(
+        rule=METHODS[settings.method](settings.percentile),
+        batches=settings.batches,
+        fixed=settings.ranges == "fixed",
+        freeze_at=settings.freeze_at,
+    )
+
+
 def _validation(app: App) -> ValidationMap:
     evaluation = app.evaluation_config
     return ValidationMap(
@@ -471,11 +571,27 @@ def _validation(app: App) -> ValidationMap:
     )
 
 
+def _place_of_checkpoint(app: App, named: str | Path, field: str) -> Path:
+    """Where a command writes its checkpoint; a path is completed, a name in the settings is not."""
+    target = Path(named) if isinstance(named, str) else named.with_name(named.name + _checkpoint_suffix(app))
+    if model_suffix(target) != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
+        allowed = "NAME.ckpt or NAME.ckpt.enc, and not the file that is read"
+        raise SpecError("is no place for the checkpoint", where=field, found=target, allowed=allowed)
+    return target
+
+
+def _shown(score: float | None) -> str:
+    return "undefined" if score is None else f"{score:.4f}"
+
+
 def _score(app: App, folder: Path, data: build.Data, detector: FasterRCNN) -> float | None:
     """The mAP of a detector on the validation data."""
     validation = _validation(app)
     trainer = make_trainer(app, folder, [validation])
-    module = LitFasterRCNN(detector=detector, evaluation=build.detection_settings(app.evaluation_config))
+    module = LitFasterRCNN(
+        detector=detector,
+        evaluation=build.detection_settings(app.evaluation_config, tao_quirks=app.run.tao_quirks),
+    )
     with lightning_ends(trainer, folder):
         trainer.validate(module, datamodule=data.module, verbose=False)
     return validation.result.mAP if validation.result else None

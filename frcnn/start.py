@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frcnn import build
-from frcnn.errors import WeightsError
+from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN
 from frcnn.paths import PathFinder, load_mounts
+from frcnn.quantize import is_quantized, quantize, set_ranges, trait
 from frcnn.spec.model import ModelConfig
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
@@ -62,8 +63,39 @@ def start(app: App, resumed: Path | None) -> Start:
 
     Raises:
         WeightsError: a file that cannot be used.
-        SpecError: one that is for something else.
+        SpecError: one that is for something else, or a quantised model that is to be trained without
+            `enable_qat`.
     """
+    training = app.training_config
+    begin = _start(app, resumed)
+    where, quantized = "training_config.enable_qat", is_quantized(begin.detector)
+    if not training.enable_qat:
+        if training.retrain_pruned_model and (quantized or begin.traits.get("activation_scales")):
+            raise SpecError(
+                "the model to retrain is quantised",
+                where=where,
+                found=False,
+                hint="training_config.enable_qat=true",
+            )
+        return begin
+    for other, used in (
+        ("training_config.model_parallelism", bool(training.model_parallelism)),
+        ("run.compile", app.run.compile),
+    ):
+        if used:
+            raise SpecError(f"does not go together with {other}", where=where, hint="one of the two")
+    if quantized:
+        return begin
+    learned = app.quantize.ranges == "learned"
+    quantize(begin.detector, skip=app.quantize.skip, learned=learned)
+    traits = {**begin.traits, "quantized": trait(begin.detector)}
+    if ranges := traits.pop("activation_scales", {}):
+        known = set_ranges(begin.detector, ranges)
+        log.info("%d of the file's %d ranges are used; others are calibrated", len(known), len(ranges))
+    return begin._replace(traits=traits)
+
+
+def _start(app: App, resumed: Path | None) -> Start:
     training = app.training_config
     if resumed is not None:
         stored = Checkpoint(resumed)

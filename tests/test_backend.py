@@ -21,7 +21,7 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "model.ckpt")
 
 
-def test_a_spec_of_evaluation_alone_is_enough(model, tmp_path):
+def test_a_spec_of_evaluation_alone_is_enough(model, tmp_path, capsys):
     """No training_config, no model_config; paths are beside the spec, and so is the model."""
     runs.scenes(tmp_path, train=1, val=2).rename(tmp_path / "scenes")
     (tmp_path / "m.ckpt").write_bytes(model.read_bytes())
@@ -37,6 +37,15 @@ def test_a_spec_of_evaluation_alone_is_enough(model, tmp_path):
         evaluation_config { model: 'm.ckpt' rpn_pre_nms_top_N: 100 rpn_nms_max_boxes: 20 trt_evaluation { } }
     """)
     out = tmp_path / "out"
+    # The classes of a spec must be the model's, whatever their number: their places are the class ids.
+    for change in ("{car: car, pedestrian: person}", "{car: car}", "{pedestrian: aperson, car: car}"):
+        other = f"dataset_config.target_class_mapping={change}"
+        assert (
+            main("evaluate", [f"spec={tmp_path / 'spec.txt'}", other, f"hydra.run.dir={tmp_path / 'o'}"]) == 2
+        )
+        message = capsys.readouterr().err
+        assert "the data's classes are not those of the model" in message
+        assert "allowed: car, pedestrian" in message
     command = [f"spec={tmp_path / 'spec.txt'}", f"hydra.run.dir={out}", "run.num_workers=0"]
     assert main("evaluate", command) == 0
     found = json.loads((out / "results.json").read_text())

@@ -217,12 +217,6 @@ def test_a_read_only_file_system(refused):
     assert "the output folder cannot be made" in message
 
 
-def test_settings_that_this_version_cannot_honour_are_refused(refused):
-    message = refused("training_config.enable_qat=true")
-    assert "is not available in this version" in message
-    assert "training_config.enable_qat=false goes without it" in message
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "no such checkpoint"), (b"nonsense", "cannot be read"), (b"", "cannot be read")],

@@ -16,7 +16,6 @@ from frcnn.errors import SpecError
 from frcnn.optim.optimizers import SGD, Adam
 from frcnn.spec.model import ImageType
 from frcnn.spec.run import App, Run
-from frcnn.unavailable import refuse_unavailable
 
 SPATIAL = "hflip_probability: 0.5 zoom_min: 1 zoom_max: 1"
 
@@ -48,6 +47,8 @@ def test_loss_weights_belong_to_their_losses():
 def test_detection_settings_of_each_block():
     settings = build.detection_settings(spec().evaluation_config)
     assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.max_detections) == (200, 40, 100)
+    assert not settings.unused_proposals
+    assert build.detection_settings(spec().evaluation_config, tao_quirks=True).unused_proposals
     # The defaults of a block that is not there (interface 14).
     settings = build.detection_settings(spec().inference_config)
     assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.rpn_nms_iou) == (6000, 300, 0.7)
@@ -138,24 +139,6 @@ def app(old="", new=""):
 
 def _fields(experiment):
     return {name: value for name, value in vars(experiment).items() if not name.startswith("_")}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "path"),
-    [
-        ("num_epochs: 1", "num_epochs: 1 enable_qat: True", "training_config.enable_qat"),
-    ],
-)
-def test_what_this_version_cannot_do_is_refused(old, new, path):
-    with pytest.raises(SpecError, match="is not available in this version") as caught:
-        refuse_unavailable(app(old, new), "train")
-    assert path in str(caught.value)
-
-
-def test_neutral_values_are_no_reason_to_stop():
-    refuse_unavailable(app(), "train")
-    # Settings of training do not stop an evaluation.
-    refuse_unavailable(app("num_epochs: 1", "num_epochs: 1 enable_qat: True"), "evaluate")
 
 
 def two_sources(root, *, weight=1.0, mode="USER_DEFINED", train=True, **options):

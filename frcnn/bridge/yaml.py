@@ -18,7 +18,7 @@ from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import REQUIRED, Message, Setting, settings_of
 
 SUFFIXES = (".yaml", ".yml")
-RUN_SECTIONS = ("run", "trainer", "logger", "prune", "export")
+RUN_SECTIONS = ("run", "trainer", "logger", "prune", "quantize", "export")
 """Sections beside TAO's that a run's config.yaml holds."""
 
 FLOAT = re.compile(

@@ -86,7 +86,9 @@ def pixels(spec: Experiment) -> Pixels:
     return Pixels(mean=tuple(means(spec)), scale=scale, bgr=is_bgr(spec))
 
 
-def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSettings:
+def detection_settings(
+    block: EvaluationConfig | InferenceConfig, *, tao_quirks: bool = False
+) -> DetectionSettings:
     """How detections are made, of `evaluation_config` or `inference_config`."""
     return DetectionSettings(
         pre_nms_top_n=block.rpn_pre_nms_top_N,
@@ -95,4 +97,5 @@ def detection_settings(block: EvaluationConfig | InferenceConfig) -> DetectionSe
         score_threshold=block.object_confidence_thres,
         nms_iou=block.classifier_nms_overlap_threshold,
         max_detections=block.classifier_nms_max_boxes,
+        unused_proposals=tao_quirks,
     )

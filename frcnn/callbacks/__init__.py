@@ -9,6 +9,7 @@ from frcnn.callbacks.last_words import LastWords
 from frcnn.callbacks.lr_monitor import LrMonitor
 from frcnn.callbacks.optimized import OptimizedMetric
 from frcnn.callbacks.progress import TrainingProgress
+from frcnn.callbacks.qat import QuantizationAware
 from frcnn.callbacks.stage_times import StageTimes
 from frcnn.callbacks.status import StatusWriter
 from frcnn.callbacks.tensorboard_media import TensorBoardMedia
@@ -24,6 +25,7 @@ __all__ = [
     "LossEarlyStopping",
     "LrMonitor",
     "OptimizedMetric",
+    "QuantizationAware",
     "StageTimes",
     "StatusWriter",
     "TensorBoardMedia",

@@ -347,6 +347,19 @@ VERBS = (
         usage="ONNX",
     ),
     Verb(
+        "quantize",
+        "calibrate a network for int8",
+        (MODEL, KEY, SPEC, RESULTS, VERBOSE),
+        "quantize",
+    ),
+    Verb(
+        "parity",
+        "compare two model files, stage by stage",
+        (KEY, SPEC, RESULTS, VERBOSE),
+        "parity",
+        usage="FIRST SECOND [setting=value ...]",
+    ),
+    Verb(
         "check",
         "say whether something will train, without training",
         (SPEC, KEY, RESULTS, Flag(("--json",), "the findings as JSON")),

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from frcnn.model.backbones import Blocks
-from frcnn.model.batch_norm import BatchNorm2d, fold
 from frcnn.model.detector import DetectionSettings, FasterRCNN, ProposalSettings
 from frcnn.ops.nms import NmsForm
+from frcnn.quantize import fold_batch_norm
 
 INPUT = "input_image"
 OUTPUTS = ("nms_out", "nms_out_1")
@@ -42,6 +41,12 @@ class Pixels:
     scale: float
     bgr: bool
 
+    def network(self, pixels: Tensor) -> Tensor:
+        """Network input (B, C, H, W) float32 of pixels, red first."""
+        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
+        images = (pixels.float() - mean) / self.scale
+        return images.flip(1) if self.bgr else images
+
     def back(self, images: Tensor) -> Tensor:
         """The pixels (B, C, H, W) uint8, red first, that network input was made of, rounded."""
         colours = images.flip(1) if self.bgr else images
@@ -58,7 +63,7 @@ def within_limits(settings: DetectionSettings) -> tuple[DetectionSettings, list[
         ("max_detections", "detections per image"),
     ):
         if (wanted := getattr(settings, name)) > MOST_RANKED:
-            lowered = replace(lowered, **{name: MOST_RANKED})
+            lowered = replace(lowered, **{name: MOST_RANKED})  # type: ignore[arg-type]
             notices.append(
                 f"{words}: {MOST_RANKED} in place of {wanted}, the most that TensorRT's TopK takes"
             )
@@ -85,7 +90,6 @@ class DetectionGraph(nn.Module):
     anchors: Tensor
     image_size: Tensor
     sides: Tensor
-    mean: Tensor
 
     def __init__(
         self,
@@ -105,8 +109,7 @@ class DetectionGraph(nn.Module):
         detector.nms_form, detector.crop_form = nms_form, "grid_sample"
         detector.memory_format = torch.contiguous_format
         detector.to(memory_format=torch.contiguous_format)
-        for part in (detector.trunk, detector.head.body):
-            _fold_batch_norms(part)
+        fold_batch_norm(detector)
         height, width = size
         with torch.no_grad():
             features = detector.feature_map(torch.zeros(1, channels, height, width))
@@ -117,8 +120,6 @@ class DetectionGraph(nn.Module):
         self.register_buffer("image_size", torch.tensor([[float(height), float(width)]]), persistent=False)
         sides = torch.tensor([float(width), float(height)]).repeat(2)
         self.register_buffer("sides", sides, persistent=False)
-        mean = torch.tensor(pixels.mean if pixels else (0.0,))[:, None, None]
-        self.register_buffer("mean", mean, persistent=False)
 
     @property
     def input_type(self) -> torch.dtype:
@@ -141,7 +142,7 @@ class DetectionGraph(nn.Module):
             Then the tensors of `STAGES`.
         """
         detector, settings = self.detector, self.settings
-        x = self._normalised(images)
+        x = images if self.pixels is None else self.pixels.network(images)
         features = detector.feature_map(x.half() if self.half_precision else x)
         rpn = detector.rpn(features)
         proposals = detector.propose(
@@ -160,25 +161,3 @@ class DetectionGraph(nn.Module):
         rows = torch.cat([torch.zeros_like(scores), labels, scores, found.boxes / self.sides], dim=-1)
         count = (found.labels >= 0).sum(1, dtype=torch.int32).view(-1, 1, 1, 1)
         return rows.unsqueeze(1), count, features, *rpn, *proposals, *output
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        if self.pixels is None:
-            return images
-        x = (images.float() - self.mean) / self.pixels.scale
-        return x.flip(1) if self.pixels.bgr else x
-
-
-def _fold_batch_norms(part: Blocks) -> None:
-    """Make one convolution of each and of the batch norm behind it, where both are the plain ones."""
-    for name, norm in list(part.batch_norms.items()):
-        conv, bn = part.get_submodule(name), part.get_submodule(norm)
-        if type(conv) is not nn.Conv2d or type(bn) is not BatchNorm2d:
-            continue
-        with torch.no_grad():
-            weight, bias = fold(conv, bn)
-        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-        del part.batch_norms[name]
-        delattr(part, norm)
-        for layers in part.block_layers.values():
-            if norm in layers:
-                layers.remove(norm)

@@ -2,10 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -13,7 +12,7 @@ import torch
 
 from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, DetectionGraph
 from frcnn.deploy.onnx_runtime import KEY
-from frcnn.errors import RunError, WeightsError
+from frcnn.errors import RunError
 
 log = logging.getLogger(__name__)
 
@@ -64,39 +63,9 @@ def export_onnx(
     return model
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """A file.
-
-    Raises:
-        WeightsError: there is none, or it is no ONNX file.
-    """
-    try:
-        return onnx.load(path)
-    except Exception as error:
-        raise WeightsError("is no ONNX file", where=path, found=str(error)[:200]) from error
-
-
 def versions() -> dict[str, str]:
     """Of the packages that made a file."""
     return {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
-
-
-def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """The texts that `export_onnx` stored."""
-    return {
-        entry.key.removeprefix(KEY): entry.value
-        for entry in model.metadata_props
-        if entry.key.startswith(KEY)
-    }
-
-
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy that gives out tensors of its inside too; those that it lacks are left out."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    inner = {value.name: value for value in copy.graph.value_info}
-    copy.graph.output.extend(inner[name] for name in names if name in inner)
-    return copy
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:

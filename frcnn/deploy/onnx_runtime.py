@@ -1,7 +1,7 @@
 """An exported ONNX file as a backend, run by ONNX Runtime."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
-from frcnn.deploy.graph import INPUT, OUTPUTS, Pixels
+from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, Pixels
 from frcnn.deploy.needs import need
 from frcnn.encryption import unsealed
 from frcnn.errors import DataError, WeightsError
@@ -21,11 +21,24 @@ KEY = "frcnn."
 """Begins the names of the texts that a file of ours keeps."""
 
 
+def with_stages(content: bytes) -> bytes:
+    """A file's content with the tensors of `STAGES` among the outputs."""
+    need("onnx")
+    import onnx
+
+    model = onnx.load_from_string(content)
+    inner = {value.name: value for value in model.graph.value_info}
+    model.graph.output.extend(inner[name] for name in STAGES if name in inner)
+    written: bytes = model.SerializeToString()
+    return written
+
+
 class OnnxFile:
     """A file that `export` wrote, ready to run.
 
     Args:
         path: a .onnx file.
+        stages: whether tensors of its inside are wanted too; takes the package `onnx`.
         gpu: whether a GPU may be used, where ONNX Runtime has one.
         key: of a sealed file; that of the environment if empty.
 
@@ -35,7 +48,7 @@ class OnnxFile:
         RunError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: str | Path, *, gpu: bool = False, key: str = "") -> None:
+    def __init__(self, path: str | Path, *, stages: bool = False, gpu: bool = False, key: str = "") -> None:
         need("onnxruntime")
         import onnxruntime
 
@@ -47,7 +60,8 @@ class OnnxFile:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         content = unsealed(self.path, key)
         try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=providers)
+            source = with_stages(content) if stages else content
+            self.session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:
             found = str(error).strip().split("\n")[0][:200]
             raise WeightsError("ONNX Runtime cannot load it", where=path, found=found) from error
@@ -98,7 +112,19 @@ class OnnxBackend:
         none = rows.new_zeros(len(rows), 0, 4)
         return Detections(boxes, rows[..., 2], rows[..., 1].long(), none, none[..., 0].bool())
 
-    def run(self, batch: np.ndarray, outputs: tuple[str, ...] = OUTPUTS) -> list[np.ndarray]:
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Tensors of `STAGES` for images, of a file that was opened with its stages."""
+        names = [value.name for value in self.file.session.get_outputs() if value.name in STAGES]
+        parts = [self.run(part, names) for part in self.batches(images)]
+        tables = [torch.from_numpy(np.concatenate(found)) for found in zip(*parts, strict=True)]
+        images_in = sum(len(part) for part in self.batches(images))
+        # Regions of all images lie in one dimension.
+        return {
+            name: table[: len(table) // images_in * len(images)]
+            for name, table in zip(names, tables, strict=True)
+        }
+
+    def run(self, batch: np.ndarray, outputs: Sequence[str] = OUTPUTS) -> list[np.ndarray]:
         """Outputs of the graph by name."""
         found: list[np.ndarray] = self.file.session.run(list(outputs), {INPUT: batch})
         return found

@@ -52,6 +52,15 @@ EXAMPLES = {
         "  python scripts/export.py model_path=FILE export.data_type=fp16 export.batch_size=4",
         "  python scripts/export.py model_path=FILE spec=their_spec.txt export.preprocess=true",
     ),
+    "parity": (
+        "  python scripts/parity.py RUN/checkpoints/best.ckpt EXPORT/model.onnx",
+        "  python scripts/parity.py FIRST SECOND spec=their_spec.txt export.parity_images=32",
+    ),
+    "quantize": (
+        "  python scripts/quantize.py model_path=RUN/checkpoints/best.ckpt",
+        "  python scripts/quantize.py model_path=FILE quantize.method=mse quantize.batches=20",
+        "  python scripts/quantize.py model_path=FILE quantize.skip=[conv1,rpn_conv1]",
+    ),
     "infer": (
         "  python scripts/infer.py model_path=RUN/checkpoints/best.ckpt images=FOLDER",
         "  python scripts/infer.py model_path=FILE images='photos/**/*.jpg' run.only_classes=[car]",
@@ -70,6 +79,8 @@ SETTING = {
     "check": "training_config.batch_size_per_gpu=8",
     "prune": "prune.granularity=16",
     "export": "export.nms=standard",
+    "parity": "export.parity_images=32",
+    "quantize": "quantize.method=mse",
     "infer": "inference_config.bbox_visualize_threshold=0.3",
     "preview_augmentation": "augmentation_config.spatial_augmentation.zoom_max=2",
 }

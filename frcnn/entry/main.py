@@ -42,7 +42,7 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        command: train, evaluate, export, infer, prune or preview_augmentation.
+        command: train, evaluate, export, infer, parity, prune, quantize or preview_augmentation.
         argv: arguments; those of the process if None.
 
     Returns:
@@ -65,7 +65,7 @@ def run(command: str, argv: Sequence[str]) -> list[Done]:
         FrcnnError: wrong input, or a command that could not go on.
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
-    line = overrides.parse(argv)
+    line = overrides.parse(_compared(argv) if command == "parity" else argv)
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return []
@@ -76,6 +76,27 @@ def run(command: str, argv: Sequence[str]) -> list[Done]:
     overrides.check(line.overrides, conf_dir(), command)
     sweep.check(line)
     return _compose(command, line, _documents(command, line))
+
+
+def _compared(argv: Sequence[str]) -> list[str]:
+    """The command line of `parity FIRST SECOND` with its two files as settings.
+
+    The settings are those of an exported one: it has one size and one number of everything.
+    """
+    behind = {i + 1 for i, word in enumerate(argv) if word in ("-r", *overrides.FLAGS_WITH_VALUE)}
+    places = [
+        i for i, word in enumerate(argv) if "=" not in word and word[:1] not in "-~" and i not in behind
+    ]
+    files = [argv[i] for i in places]
+    rest = [word for i, word in enumerate(argv) if i not in places]
+    if not files and {"-h", "--help"} & set(rest):
+        return rest
+    if len(files) != 2:
+        found, hint = " ".join(files) or "none", "parity.py RUN/checkpoints/best.ckpt EXPORT/model.onnx"
+        raise SpecError("two model files to compare", where="command line", found=found, hint=hint)
+    exported = [name for name in reversed(files) if Path(name).suffix != ".ckpt"]
+    names = ",".join(overrides.quoted(Path(name).resolve()) for name in files)
+    return [f"model_path={(exported or files)[0]}", f"run.compare=[{names}]", *rest]
 
 
 def settings_of(command: str, argv: Sequence[str], problems: list[FrcnnError]) -> tuple[App, Path]:
@@ -120,7 +141,7 @@ def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
             os.environ[encryption.VARIABLE] = key
     if command == "train":
         return _settings_of_training(line, specs)
-    if command not in ("evaluate", "export", "infer", "prune"):
+    if command not in ("evaluate", "export", "infer", "parity", "prune", "quantize"):
         return specs
     paths = line.values.get("model_path") or [_model_of(spec, command) for spec in specs]
     if not all(paths) or not paths:

@@ -58,13 +58,15 @@ class ClassResult:
     ignored: int  # of the detections: neither right nor wrong, smallest IoU threshold
     calibration: Calibration | None
     curves: tuple[tuple[Curve, Curve], ...] = field(repr=False, compare=False)  # precision, recall per IoU
+    precision_per_iou: tuple[float | None, ...] = ()
+    recall_per_iou: tuple[float | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the curves."""
         figures = {name: value for name, value in vars(self).items() if name != "curves"}
         best_f1 = None if self.best_f1 is None else self.best_f1._asdict()
         calibrated = None if self.calibration is None else self.calibration.to_dict()
-        lists = {"AP_per_iou": list(self.AP_per_iou)}
+        lists = {name: list(values) for name, values in figures.items() if name.endswith("_per_iou")}
         return figures | lists | {"best_f1": best_f1, "calibration": calibrated}
 
 
@@ -271,13 +273,15 @@ class DetectionEvaluator:
         aps = tuple(average(*curve) if c else None for curve, c in zip(curves, counts, strict=True))
         precision, recall = curves[0]
         nothing = 0.0 if self.tao_quirks else None
-        found = float(recall[-1]) if len(recall) and ground_truth else 0.0
+        precisions = tuple(float(p[-1]) if len(p) else nothing for p, _ in curves)
+        reached = (float(r[-1]) if len(r) else 0.0 for _, r in curves)
+        recalls = tuple(value if ground_truth else nothing for value in reached)
         proposed = None if scenes.proposed is None else scenes.proposed[number]
         return ClassResult(
             AP=_mean(aps),
             AP_per_iou=aps,
-            precision=float(precision[-1]) if len(precision) else nothing,
-            recall=found if ground_truth else nothing,
+            precision=precisions[0],
+            recall=recalls[0],
             best_f1=best_f1_point(scores[~ignored[0]], precision, recall) if ground_truth else None,
             rpn_recall=float(proposed / mine.sum()) if proposed is not None and mine.any() else None,
             ground_truth=ground_truth,
@@ -286,6 +290,8 @@ class DetectionEvaluator:
             ignored=int(ignored[0].sum()),
             calibration=calibration(scores[~ignored[0]], judged[0]),
             curves=curves,
+            precision_per_iou=precisions,
+            recall_per_iou=recalls,
         )
 
 

@@ -131,8 +131,8 @@ def conv_bn(conv: nn.Module, bn: nn.Module, x: Tensor, valid: Tensor | None = No
         return _normed(bn, conv(x), valid)
     together = conv.weight.device == bn.weight.device
     if together and bn.uses_running_statistics and not torch.is_grad_enabled():
-        return _convolve(conv, x, *fold(conv, bn))
-    return _normed(bn, _convolve(conv, x, conv.weight, conv.bias), valid)
+        return convolve(conv, x, *fold(conv, bn))
+    return _normed(bn, convolve(conv, x, conv.weight, conv.bias), valid)
 
 
 def _normed(bn: Any, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -141,7 +141,7 @@ def _normed(bn: Any, x: Tensor, valid: Tensor | None) -> Tensor:
     return y
 
 
-def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`conv` with other weights, by Winograd's algorithm where that is faster."""
     if conv.dilation == (1, 1) and winograd.worthwhile(x, weight, stride=conv.stride, padding=conv.padding):
         y = winograd.conv3x3(x, weight)

@@ -23,6 +23,7 @@ class DetectionSettings:
         score_threshold: detections score more than this.
         nms_iou: the overlap above which the lower-scored detection of the same class goes.
         max_detections: N, the slots per image.
+        unused_proposals: whether slots without a proposal detect, too. TAO: they are boxes at the origin.
     """
 
     pre_nms_top_n: int = 6000
@@ -31,6 +32,7 @@ class DetectionSettings:
     score_threshold: float = 1e-4
     nms_iou: float = 0.3
     max_detections: int = 100
+    unused_proposals: bool = False
 
 
 class Detections(NamedTuple):
@@ -66,6 +68,22 @@ class RoiHead(nn.Module):
         return RoiOutput(*outputs)
 
 
+def decoded(
+    output: RoiOutput, proposals: Proposals, image_sizes: Tensor, *, stds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Every region's box for each class, clipped, and its score; arguments as in `postprocess`.
+
+    Returns:
+        boxes (B, R, K, 4), scores (B, R, K) float32.
+    """
+    batch, regions = proposals.valid.shape
+    scores = F.softmax(output.logits.float(), dim=-1)[:, :-1].view(batch, regions, -1)
+    classes = scores.shape[2]
+    deltas = output.deltas.float().view(batch, regions, classes, 4) / stds
+    boxes = decode(deltas, proposals.boxes.unsqueeze(2), plus_one=True)
+    return clip(boxes.flatten(1, 2), image_sizes).view(batch, regions, classes, 4), scores
+
+
 @torch.no_grad()
 def postprocess(
     output: RoiOutput,
@@ -80,19 +98,17 @@ def postprocess(
 
     Args:
         output: of the head, for these proposals.
-        proposals: B x R; unused slots detect nothing.
+        proposals: B x R; unused slots detect nothing, unless the settings say so.
         image_sizes: (B, 2) height and width of the valid part of each image.
         settings: thresholds and limits.
         stds: (4,) what the targets (dx, dy, dw, dh) were multiplied by.
         nms_form: see `frcnn.ops.nms.nms`.
     """
-    batch, regions = proposals.valid.shape
-    scores = F.softmax(output.logits.float(), dim=-1)[:, :-1].view(batch, regions, -1)
-    classes = scores.shape[2]
-    deltas = output.deltas.float().view(batch, regions, classes, 4) / stds
-    boxes = decode(deltas, proposals.boxes.unsqueeze(2), plus_one=True)
-    boxes = clip(boxes.flatten(1, 2), image_sizes).view(batch, regions, classes, 4)
-    valid = (scores > settings.score_threshold) & proposals.valid.unsqueeze(2)
+    boxes, scores = decoded(output, proposals, image_sizes, stds=stds)
+    batch, regions, classes = scores.shape
+    valid = scores > settings.score_threshold
+    if not settings.unused_proposals:
+        valid = valid & proposals.valid.unsqueeze(2)
 
     # One NMS problem per image and class: (B * K, R).
     boxes, scores, valid = (x.transpose(1, 2).flatten(0, 1) for x in (boxes, scores, valid))

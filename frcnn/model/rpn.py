@@ -65,6 +65,22 @@ class Rpn(nn.Module):
         return RpnOutput(*outputs)
 
 
+def decoded(
+    output: RpnOutput, anchors: Tensor, image_sizes: Tensor, *, std_scaling: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Every anchor's box, clipped, and its score; arguments as in `propose`.
+
+    Returns:
+        boxes (B, A * Hf * Wf, 4), scores (B, A * Hf * Wf) float32.
+    """
+    # TAO ranks in (A, H, W) order, which decides between equal scores.
+    scores = output.logits.float().sigmoid().flatten(1)
+    batch, _, height, width = output.logits.shape
+    deltas = output.deltas.float().view(batch, -1, 4, height, width).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    boxes = decode(deltas / std_scaling, anchors.permute(2, 0, 1, 3).flatten(0, 2), plus_one=False)
+    return clip(boxes, image_sizes), scores
+
+
 @torch.no_grad()
 def propose(
     output: RpnOutput,
@@ -85,12 +101,7 @@ def propose(
         std_scaling: what the RPN's targets were multiplied by.
         nms_form: see `frcnn.ops.nms.nms`.
     """
-    # TAO ranks in (A, H, W) order, which decides between equal scores.
-    scores = output.logits.float().sigmoid().flatten(1)
-    batch, _, height, width = output.logits.shape
-    deltas = output.deltas.float().view(batch, -1, 4, height, width).permute(0, 1, 3, 4, 2).flatten(1, 3)
-    boxes = decode(deltas / std_scaling, anchors.permute(2, 0, 1, 3).flatten(0, 2), plus_one=False)
-    boxes = clip(boxes, image_sizes)
+    boxes, scores = decoded(output, anchors, image_sizes, std_scaling=std_scaling)
     large = (boxes[..., 2:] - boxes[..., :2] > 1).all(-1)
     scores, order = top_k(scores.masked_fill(~large, -1.0), min(settings.pre_nms_top_n, scores.shape[1]))
     boxes = take(boxes, order)

@@ -5,7 +5,7 @@ import sys
 from frcnn.spec.dataset_export import DatasetExportConfig
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Setting, messages_below, settings_of
-from frcnn.spec.run import Export, Logger, Natural, Prune, Run, Trainer
+from frcnn.spec.run import Export, Logger, Natural, Prune, Quantize, Run, Trainer
 
 HEAD = """# Settings
 
@@ -13,7 +13,7 @@ Every block and field of a TAO FasterRCNN spec, as `frcnn` reads it. Generated f
 `python -m frcnn.spec.reference`; do not edit. Numbers are TAO's protobuf field numbers.
 A field marked "no effect" is accepted, kept and named once in the log.
 DatasetExportConfig and the blocks behind it make a dataset_convert spec, for scripts/convert_dataset.py.
-The last blocks, Run, Natural, Trainer, Logger, Prune and Export, hold what TAO has no word for.
+The last blocks, Run, Natural, Trainer, Logger, Prune, Quantize and Export, hold what TAO has no word for.
 """
 
 
@@ -21,7 +21,7 @@ def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     roots = (*messages_below(Experiment), *messages_below(DatasetExportConfig))
-    for message in (*roots, Run, Natural, Trainer, Logger, Prune, Export):
+    for message in (*roots, Run, Natural, Trainer, Logger, Prune, Quantize, Export):
         parts += [f"\n## {message.__name__}\n", f"{(message.__doc__ or '').strip()}\n"]
         parts += ["| # | field | type | default | allowed | meaning |", "|---|---|---|---|---|---|"]
         parts += [_row(field) for field in settings_of(message)]

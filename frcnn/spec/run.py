@@ -38,7 +38,10 @@ class Run(Message):
     name: str = option("name of the run; empty means arch and data set", default="")
     source: str = option("data set or spec that the settings come from; part of the name", default="")
     data_root: str = option("folder that holds the data set of conf/dataset", default="")
-    model_path: str = option("model to evaluate, infer with or prune; given as model_path=FILE", default="")
+    model_path: str = option(
+        "model to evaluate, infer with, prune or quantise; given as model_path=FILE", default=""
+    )
+    compare: list[str] = option("parity: the two model files; given as parity.py FIRST SECOND", factory=list)
     generate: str = option("data set to draw before training: toy", default="", rule=one_of("", "toy"))
     natural: Natural = option("what suits the data set", factory=Natural)
     mounts: dict[str, str] = option("prefixes of a spec's paths and where they are here", factory=dict)
@@ -176,6 +179,40 @@ class Prune(Message):
 
 
 @dataclass
+class Quantize(Message):
+    """How weights and activations are quantised to int8, after a training or, with `enable_qat`, in it."""
+
+    method: str = option(
+        "what a calibration takes as the range of an activation",
+        default="entropy",
+        rule=one_of("max", "entropy", "percentile", "mse"),
+    )
+    percentile: float = option(
+        "per cent of the values that method percentile keeps",
+        default=99.99,
+        rule=Rule("above 0, at most 100", lambda percent: 0 < percent <= 100),
+    )
+    batches: int = option("batches of images that a calibration sees", default=10, rule=at_least(1))
+    image_dir: str = option(
+        "images to calibrate with, a folder, list or pattern; empty: the training images", default=""
+    )
+    skip: list[str] = option(
+        "layers that stay in float; NAME_entry: what is added to the output of layer NAME", factory=list
+    )
+    ranges: str = option(
+        "enable_qat: averaged over the steps, learned, or fixed as calibrated",
+        default="averaged",
+        rule=one_of("averaged", "learned", "fixed"),
+    )
+    freeze_at: float = option(
+        "enable_qat: share of the training after which ranges and batch norm's statistics stay as they are",
+        default=0.8,
+        rule=Rule("a share from 0 to 1", lambda share: 0 <= share <= 1),
+    )
+    output_file: str = option("quantised checkpoint; empty: quantized.ckpt in the run folder", default="")
+
+
+@dataclass
 class Export(Message):
     """How a checkpoint is exported; options of TAO's command `export` among them."""
 
@@ -217,6 +254,7 @@ class App(Experiment):
     logger: Logger = option("where metrics go", factory=Logger)
     prune: Prune = option("how channels are pruned", factory=Prune)
     export: Export = option("how a model is exported", factory=Export)
+    quantize: Quantize = option("how the network is quantised", factory=Quantize)
 
     @classmethod
     def of(cls, spec: Experiment, *, run: Run | None = None, trainer: Trainer | None = None) -> "App":

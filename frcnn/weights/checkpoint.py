@@ -18,6 +18,8 @@ from frcnn.checkpoint_io import write_checkpoint
 from frcnn.encryption import model_suffix
 from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN
+from frcnn.quantize import TENSORS as QUANTIZER_TENSORS
+from frcnn.quantize import quantize
 from frcnn.safe_load import safe_load
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message
@@ -30,7 +32,7 @@ from frcnn.weights.report import LayerStatus, LoadReport
 log = logging.getLogger(__name__)
 
 PREFIX = "detector."
-TRAITS = ("relu6", "activation_scales")
+TRAITS = ("relu6", "activation_scales", "quantized")
 FOREIGN = (*SUFFIXES, ".onnx", ".engine", ".etlt")
 
 
@@ -110,6 +112,8 @@ class Checkpoint:
         layers: dict[str, dict[str, Tensor]] = {}
         for name, value in self.content["state_dict"].items():
             *_, layer, tensor = name.split(".")
+            if tensor in QUANTIZER_TENSORS:
+                continue
             layers.setdefault(layer, {})[tensor] = value
         return layers
 
@@ -120,7 +124,7 @@ class Checkpoint:
 
     @property
     def traits(self) -> dict[str, Any]:
-        """What it says of an imported network beside its weights: `relu6`, `activation_scales`."""
+        """What it says of its network beside the weights: `relu6`, `activation_scales`, `quantized`."""
         stored = self.content["frcnn"]
         return {name: stored[name] for name in TRAITS if name in stored}
 
@@ -146,6 +150,7 @@ class Checkpoint:
             "the classes": (class_names(stored.dataset_config), class_names(app.dataset_config)),
             "the optimizer": (_kind(stored), _kind(app)),
             "run.ema_decay": ("averaging_state" in self.content, app.run.ema_decay > 0),
+            "training_config.enable_qat": ("quantized" in self.traits, app.training_config.enable_qat),
         }
         changed = [name for name, (before, now) in pairs.items() if before != now]
         if changed:
@@ -167,6 +172,7 @@ class Checkpoint:
         weights = {
             name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)
         }
+        apply_traits(detector, self.traits)
         own = detector.state_dict()
         wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
         wrong += [name for name in weights if name not in own]
@@ -175,7 +181,6 @@ class Checkpoint:
             raise WeightsError("does not fit the network of its settings", where=self.path, found=found)
         with torch.no_grad():
             detector.load_state_dict(weights)
-        apply_traits(detector, self.traits)
         own_layers = weighted_layers(detector).items()
         rows = (LayerStatus(name, type(layer).__name__, "Yes", "") for name, layer in own_layers)
         return LoadReport(str(self.path), tuple(rows), unused=())
@@ -220,7 +225,8 @@ def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str
         path: a .ckpt file; sealed if it is called .ckpt.enc.
         stored: what its key `frcnn` holds: the texts `spec` and `config`, and of an imported network
             `imported` (what became of each layer), `activation_scales` (layer -> largest absolute output) and
-            `relu6` (whether its activations end at 6).
+            `relu6` (whether its activations end at 6); of a quantised one `quantized`, the arguments of
+            `frcnn.quantize.quantize`.
 
     Raises:
         RunError: it cannot be written.
@@ -236,8 +242,10 @@ def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str
 
 
 def apply_traits(detector: FasterRCNN, traits: Mapping[str, Any]) -> None:
-    """Let a network compute as the one that it was imported from."""
+    """Let a fresh network compute as the one whose weights it is to have."""
     detector.limit_activations(6.0 if traits.get("relu6") else None)
+    if quantized := traits.get("quantized"):
+        quantize(detector, skip=quantized["skip"], learned=quantized["learned"])
 
 
 def _malformed(content: object) -> str | None:
@@ -249,10 +257,14 @@ def _malformed(content: object) -> str | None:
         "frcnn.config": (stored.get("config"), str),
         "frcnn.progress": (stored.get("progress", {}), dict),
         "frcnn.activation_scales": (stored.get("activation_scales", {}), dict),
+        "frcnn.quantized": (quantized := stored.get("quantized", {"skip": [], "learned": False}), dict),
         "epoch": (content.get("epoch"), int),
         "global_step": (content.get("global_step"), int),
         "state_dict": (state, dict),
     }
+    if isinstance(quantized, dict):
+        parts |= {"frcnn.quantized.skip": (quantized.get("skip"), list)}
+        parts |= {"frcnn.quantized.learned": (quantized.get("learned"), bool)}
     if isinstance(progress := stored.get("progress"), dict):
         counts = ("epochs", "batches", "images_per_step")
         parts |= {f"frcnn.progress.{name}": (progress.get(name, 0), int) for name in counts}

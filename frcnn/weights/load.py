@@ -20,11 +20,11 @@ SEEN = 10**6
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules with parameters of their own by TAO name, in the order of their creation."""
+    """Modules with weights of their own by TAO name, in the order of their creation."""
     return {
         name.rpartition(".")[2]: layer
         for name, layer in model.named_modules()
-        if next(layer.parameters(recurse=False), None) is not None
+        if isinstance(getattr(layer, "weight", None), Tensor)
     }
 
 

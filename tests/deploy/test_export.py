@@ -14,7 +14,7 @@ from frcnn import build, export
 from frcnn.data.transforms import normalize
 from frcnn.deploy import bundle
 from frcnn.deploy.graph import within_limits
-from frcnn.deploy.onnx_file import read_metadata
+from frcnn.deploy.onnx_runtime import OnnxFile
 from frcnn.entry.main import main
 from frcnn.errors import SpecError
 from frcnn.model.detector import DetectionSettings
@@ -110,7 +110,7 @@ def test_it_finds_what_the_network_finds(made, model, count):
 
 
 def test_the_file_brings_its_settings(made, model):
-    metadata = read_metadata(onnx.load(made / "model.onnx"))
+    metadata = OnnxFile(made / "model.onnx").texts
     assert metadata["spec"] == (made / "spec.txt").read_text()
     assert json.loads(metadata["graph"])["detections"]["post_nms_top_n"] == 12
 

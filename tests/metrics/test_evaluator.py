@@ -60,7 +60,10 @@ def test_several_thresholds_average():
     feed(evaluator, truths=[(square(0), CAR, False)], detections=[(square(1), 0.9, CAR)])
     result = evaluator.compute()
     assert result.mAP_per_iou == (1.0, 1.0, 0.0)
-    assert result.mAP == result.per_class["car"].AP == pytest.approx(2 / 3)
+    car = result.per_class["car"]
+    assert result.mAP == car.AP == pytest.approx(2 / 3)
+    assert car.precision_per_iou == car.recall_per_iou == (1.0, 1.0, 0.0)
+    assert result.per_class["bike"].recall_per_iou == (None,) * 3
 
 
 @pytest.mark.parametrize(("ignore", "expected"), [(True, (1, 1, 1.0, 1.0)), (False, (2, 0, 1 / 2, 1.0))])
@@ -199,6 +202,8 @@ def test_to_dict_has_the_schema_of_results_json():
         "AP_per_iou": [1.0],
         "precision": 1.0,
         "recall": 1.0,
+        "precision_per_iou": [1.0],
+        "recall_per_iou": [1.0],
         "best_f1": {"score": 0.5, "precision": 1.0, "recall": 1.0},
         "rpn_recall": None,
         "ground_truth": 1,

@@ -53,6 +53,8 @@ def test_unused_proposals_detect_nothing():
     settings = DetectionSettings(score_threshold=0.9)
     found = postprocess(output, proposals, SIZES, settings=settings, stds=STDS)
     assert found.scores[0].max() < 0.99
+    original = DetectionSettings(score_threshold=0.9, unused_proposals=True)
+    assert postprocess(output, proposals, SIZES, settings=original, stds=STDS).scores[0].max() > 0.99
     proposals.valid[0, 0] = True
     assert postprocess(output, proposals, SIZES, settings=settings, stds=STDS).scores[0].max() > 0.99
 

@@ -71,7 +71,7 @@ def test_an_imported_model_is_evaluated_and_infers(folder, model):
           validation_data_source {{ tfrecords_path: '{data / "label_2"}' image_directory_path: '{data}' }}
           image_extension: 'png'
           target_class_mapping {{ key: 'car' value: 'car' }}
-          target_class_mapping {{ key: 'pedestrian' value: 'person' }}
+          target_class_mapping {{ key: 'pedestrian' value: 'pedestrian' }}
         }}
         evaluation_config {{ model: '{target}' {small} object_confidence_thres: 0.001 }}
         inference_config {{ model: '{target}' {small} images_dir: '{data / "image_2"}' }}

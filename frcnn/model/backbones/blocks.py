@@ -26,6 +26,8 @@ class Blocks(nn.Module, ABC):
         freezable: the ids that may be frozen; TAO's ids of `freeze_blocks`.
         channels: the channel plan, layer name -> output channels, for layers that differ from the default.
         ceiling: where ReLUs end; TAO: at 6 in networks that were trained for quantisation.
+        entries: last convolution of a residual unit -> what its other summand goes through: nothing, or a
+            quantiser.
     """
 
     def __init__(self, *, channels: Mapping[str, int]) -> None:
@@ -36,6 +38,7 @@ class Blocks(nn.Module, ABC):
         self.frozen_blocks: frozenset[int] = frozenset()
         self.channels = channels
         self.ceiling: float | None = None
+        self.entries = nn.ModuleDict()
 
     def batch_norm(self, channels: int) -> BatchNorm2d:
         """A batch norm layer."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
 from frcnn.ops.devices import carry
@@ -65,6 +65,7 @@ class _DarkNet(Blocks):
             )
         if len(layers) > 1:
             same_channels(layers[-1][0], width, "the unit before", entry)
+            self.entries[layers[-1][0]] = nn.Identity()
         self.units.setdefault(block, []).append(tuple(name for name, *_ in layers))
         return width
 
@@ -89,7 +90,7 @@ class _DarkNet(Blocks):
             y = x
             for name in unit:
                 y = self.active(name, y, valid)
-            x = carry(x, to=y) + y if len(unit) > 1 else y
+            x = carry(self.entries[unit[-1]](x), to=y) + y if len(unit) > 1 else y
         return x
 
 

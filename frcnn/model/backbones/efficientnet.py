@@ -173,6 +173,7 @@ class _EfficientNet(Blocks):
         width = add(f"{prefix}project_conv", width, unit.filters, bn=f"{prefix}project_bn", kernel=1)
         if unit.residual:
             same_channels(f"{prefix}project_conv", width, "the unit before", entry)
+            self.entries[f"{prefix}project_conv"] = nn.Identity()
         return width
 
     def run_block(self, block: int, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -201,7 +202,7 @@ class _EfficientNet(Blocks):
             return y
         if self.training and unit.drop_rate > 0:  # drop connect: all of a row or nothing
             y = y * dropout(y.new_ones(len(y), 1, 1, 1), unit.drop_rate, self.training)
-        return y.add_(carry(x, to=y))
+        return y.add_(carry(self.entries[f"{prefix}project_conv"](x), to=y))
 
 
 class EfficientNetTrunk(_EfficientNet, Trunk):

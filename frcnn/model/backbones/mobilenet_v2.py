@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
 from frcnn.model.batch_norm import BatchNorm2d
@@ -86,6 +86,7 @@ class _MobileNetV2(Blocks):
             if unit.all_projections:
                 other, entry = f"{unit.prefix}projected_inputs", add("projected_inputs", entry, unit.filters)
             same_channels(f"{unit.prefix}project", width, other, entry)
+            self.entries[f"{unit.prefix}project"] = nn.Identity()
         return width
 
     def run_block(self, block: int, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -100,6 +101,7 @@ class _MobileNetV2(Blocks):
             return y
         entry = self.linear(f"{unit.prefix}projected_inputs", x, valid) if unit.all_projections else x
         last = entry if unit.all_projections else y  # of the two layers
+        entry = self.entries[f"{unit.prefix}project"](entry)
         return carry(y, to=last).add_(carry(entry, to=last))
 
 

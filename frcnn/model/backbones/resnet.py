@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frcnn.model.backbones.blocks import Blocks, Body, Trunk, same_channels
 from frcnn.model.batch_norm import BatchNorm2d
@@ -104,6 +104,7 @@ class _ResNet(Blocks):
                     stage.number, shortcut, entry, out, bn=bn, kernel=1, stride=stride, bias=stage.bias
                 )
             same_channels(convs[-1], width, shortcut or "the unit before", entry)
+            self.entries[convs[-1]] = nn.Identity()
             self.units[stage.number].append(_Unit(convs, shortcut))
         return width
 
@@ -116,6 +117,7 @@ class _ResNet(Blocks):
             y = self.linear(convs[-1], y, valid)
             entry = x if shortcut is None else self.linear(shortcut, x, valid)
             last = y if shortcut is None else entry  # of the two layers
+            entry = self.entries[convs[-1]](entry)
             x = self.activation(carry(y, to=last).add_(carry(entry, to=last)))
         return x
 
