@@ -1,11 +1,14 @@
 """frcnn.train, frcnn.spec.load and what they promise."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 import runs
+from project import ROOT
 from specs import TINY
 
 import frcnn
@@ -67,3 +70,20 @@ def test_specs_need_nothing_heavy(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "a.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_have_the_right_types(tmp_path):
+    """Types are shipped, so a strict check of somebody's script goes through."""
+    text = (ROOT / "docs" / "python-api.md").read_text()
+    (tmp_path / "script.py").write_text("\n".join(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)))
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-warn-unreachable", "--follow-imports=silent"]
+    command += [
+        "--config-file",
+        os.devnull,
+        "--ignore-missing-imports",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    done = subprocess.run([*command, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
