@@ -1,13 +1,18 @@
 """The work of `export`: a checkpoint in; an ONNX file, and all that runs it, out."""
 
+import copy
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from frcnn import __version__, build, results
 from frcnn.bridge.files import write_text
@@ -16,8 +21,10 @@ from frcnn.deploy.bundle import ModelCard
 from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
 from frcnn.errors import RunError, SpecError
+from frcnn.model.detector import FasterRCNN
 from frcnn.ops.nms import NmsForm
-from frcnn.parity import compare_models, write_parity
+from frcnn.parity import compare_models, validation_batches, write_parity
+from frcnn.quantization import Images, pictures, quantize_trained, training_images
 from frcnn.spec.model import ImageSizeConfigHeightWidth
 from frcnn.spec.run import App
 from frcnn.spec.values import class_names
@@ -53,14 +60,25 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
     if options.output_file and target.exists() and not app.run.overwrite:
         hint = "another name, or run.overwrite=true"
         raise SpecError("is there already", where="export.output_file", found=target, hint=hint)
+    for field in ("cal_cache_file", "cal_json_file"):
+        named_file = getattr(options, field)
+        if named_file and Path(named_file).exists() and not app.run.overwrite:
+            hint = "another name, or run.overwrite=true"
+            raise SpecError("is there already", where=f"export.{field}", found=named_file, hint=hint)
+    rounded = options.data_type == "int8"
     stored = Checkpoint(app.run.model_path)
+    as_float = not rounded or options.force_ptq or "quantized" not in stored.traits
     detector = build.build_detector(app, plan=stored.channels)
-    stored.load_into(detector)
+    stored.load_into(detector, as_float=as_float)
     fix_size(app)
-    asked = build.detection_settings(app.inference_config)
-    settings, notices = within_limits(asked)
+    loader = validation_batches(app) if options.parity else None
+    settings, notices = within_limits(asked := build.detection_settings(app.inference_config))
     for notice in notices:
         log.warning("%s", notice)
+    if rounded and as_float:
+        calibrate(
+            app, detector, ranges={} if options.force_ptq else stored.traits.get("activation_scales", {})
+        )
     graph = DetectionGraph(
         detector,
         settings=settings,
@@ -70,9 +88,8 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         half=options.data_type == "fp16",
         nms_form=FORMS[options.nms],
     )
-    from frcnn.deploy import onnx_file
+    from frcnn.deploy import int8, onnx_file
 
-    texts, card = results.stored_texts(app), model_card(app, target.name)
     facts = {
         "size": list(graph.size),
         "channels": graph.channels,
@@ -85,20 +102,37 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "asked": asdict(asked),
         "epochs": stored.epochs,
     }
-    metadata = {**texts, "graph": json.dumps(facts), "version": __version__}
+    texts, card = results.stored_texts(app), model_card(app, target.name)
     log.info("exporting %s; this takes a while", app.run.model_path)
-    model = onnx_file.export_onnx(graph, opset=options.opset, images=options.batch_size, metadata=metadata)
+    model = onnx_file.export_onnx(graph, opset=options.opset, images=options.batch_size)
+    named, beside = {target.name: (model, facts)}, dict[Path, str]()
+    if rounded:
+        plain, scales = int8.without_rounding(model)
+        named = {target.name: (plain, facts | {"data_type": "fp32"}), _rounded(target).name: (model, facts)}
+        cache, ranges = Path(options.cal_cache_file or "cal.bin"), Path(options.cal_json_file or "cal.json")
+        beside = {cache: int8.calibration_cache(scales, version=options.cal_version)}
+        beside |= {ranges: int8.scales_json(scales)}
+        card = replace(card, cache=str(cache))
     results.store_settings(app, folder)
     with _together(target.parent) as made:
-        (made / target.name).write_bytes(model.SerializeToString())
+        for name, (content, known) in named.items():
+            metadata = {**texts, "graph": json.dumps(known), "version": __version__}
+            (made / name).write_bytes(onnx_file.with_metadata(content, metadata).SerializeToString())
         for name, text in bundle.files(card).items():
             write_text(made / name, text)
+        for place, text in beside.items():
+            write_text(made / place, text)  # an absolute place is its own
         write_text(made / "spec.txt", texts["spec"])
     log.info("%s and what belongs to it in %s", target.name, target.parent)
-    compared = None
+    compared: dict[str, Any] = {}
     if options.parity:
-        compared = compare_models(app, [app.run.model_path, str(target)])
-        write_parity(compared, target.parent)
+        pair = [app.run.model_path, str(target)]
+        compared["parity"] = compare_models(app, pair, loader=loader, as_float=True)
+        write_parity(compared["parity"], target.parent)
+    if options.parity and rounded:
+        pair = [app.run.model_path, str(_rounded(target))]
+        compared["parity_int8"] = compare_models(app, pair, loader=loader, as_float=as_float)
+        write_parity(compared["parity_int8"], target.parent, stem="parity_int8")
     parameters = sum(
         tensor.numel() for tensor in detector.state_dict().values() if tensor.is_floating_point()
     )
@@ -106,13 +140,66 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "schema": 1,
         "command": "export",
         "model": app.run.model_path,
-        "exported": str(target),
+        "exported": [str(target.parent / name) for name in named],
         "graph": facts,
         "notices": notices,
-        "parity": compared,
+        "parity": compared.get("parity"),
+        "parity_int8": compared.get("parity_int8"),
         "kpi": {"param_count": parameters / 1e6, "size": target.stat().st_size / 2**20},
         "versions": results.versions() | onnx_file.versions(),
     }
+
+
+def calibrate(app: App, detector: FasterRCNN, *, ranges: Mapping[str, float]) -> None:
+    """Quantise a detector in place with the images that the settings name: a tensorfile, a folder, or those
+    of the training.
+
+    Args:
+        app: settings; of one input size.
+        detector: in float.
+        ranges: those that are known.
+
+    Raises:
+        DataError: there are no such images.
+        SpecError: as `frcnn.quantization.quantize_trained`.
+    """
+    from frcnn.deploy import int8
+
+    options = app.export
+    app = copy.deepcopy(app)
+    app.quantize.batches, app.quantize.image_dir = options.batches, options.cal_image_dir
+    app.training_config.batch_size_per_gpu = options.cal_batch_size
+    app.training_config.enable_augmentation = False
+    stored = Path(options.cal_data_file) if options.cal_data_file else None
+
+    def drawn() -> Iterator[Images]:
+        if options.cal_image_dir:
+            return pictures(app, detector)
+        build.locate_data(app, app.run)
+        return training_images(app, build.build_data(app, app.run, num_workers=0))
+
+    def filed(path: Path) -> Iterator[Images]:
+        for images in islice(int8.read_tensorfile(path), options.batches):
+            yield images, torch.tensor([[float(side) for side in images.shape[-2:]]]).repeat(len(images), 1)
+
+    if stored is not None and not stored.exists():
+        log.info("writing %s", stored)
+        images = torch.cat([images for images, _ in drawn()])
+        int8.write_tensorfile(stored, torch.split(images, min(options.cal_batch_size, len(images))))
+    batches = drawn if stored is None else partial(filed, stored)
+    rows = quantize_trained(app, detector, batches, ranges=ranges)
+    log.info("rounding costs most in %s", ", ".join(str(row["layer"]) for row in rows[:3]))
+
+
+def check_settings(app: App) -> None:
+    """Stop now if an export at the end of a long training would.
+
+    Raises:
+        SpecError: as `fix_size`.
+        RunError: a package is missing.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    fix_size(copy.deepcopy(app))
 
 
 def fix_size(app: App) -> None:
@@ -166,6 +253,10 @@ def model_card(app: App, name: str) -> ModelCard:
         threshold=app.inference_config.bbox_visualize_threshold,
         stretched=pre.enable_auto_resize and not any(moved),
     )
+
+
+def _rounded(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_int8.onnx")
 
 
 @contextmanager

@@ -10,7 +10,11 @@ from pathlib import Path
 from frcnn.encryption import SUFFIX
 from frcnn.errors import RunError, SpecError
 
-FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
+FILES = (
+    *("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "weights.json", "log.txt"),
+    *("pruned.ckpt", f"pruned.ckpt{SUFFIX}", "pruning.png", "sensitivity.png"),
+    *("quantized.ckpt", f"quantized.ckpt{SUFFIX}", "quantization.png"),
+)
 FOLDERS = ("checkpoints", "report", "tensorboard", "wandb", "detections")
 
 

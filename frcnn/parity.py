@@ -33,6 +33,7 @@ from frcnn.report.tables import render, rows_table
 from frcnn.spec.fields import build as build_message
 from frcnn.spec.run import App, Run
 from frcnn.spec.values import class_names, iou_thresholds
+from frcnn.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,16 @@ class Side:
     facts: Mapping[str, Any]
 
 
-def compare_models(app: App, paths: Sequence[str]) -> dict[str, Any]:
-    """Compare two model files on validation images, or on drawn patterns where there are none.
+def compare_models(
+    app: App, paths: Sequence[str], *, loader: Any = None, as_float: bool = False
+) -> dict[str, Any]:
+    """Compare two model files on the same images.
 
     Args:
         app: settings, those of the exported one of the two.
         paths: two model files.
+        loader: validation batches; None: drawn patterns in their place.
+        as_float: quantised checkpoints are compared as if they were not.
 
     Returns:
         What parity.json holds; `agree` is the verdict.
@@ -80,9 +85,8 @@ def compare_models(app: App, paths: Sequence[str]) -> dict[str, Any]:
     settings = build.detection_settings(app.inference_config)
     if exported:
         settings = DetectionSettings(**exported["detections"])
-    sides = [_open(path, app, settings, known) for path, known in zip(paths, facts, strict=True)]
+    sides = [_open(path, app, settings, known, as_float) for path, known in zip(paths, facts, strict=True)]
     pixels = any(known.get("input") == "pixels" for known in facts)
-    loader = _validation(app)
     found = _stage_by_stage(app, sides, settings, _images(app, loader, pixels=pixels))
     scores = [_score(app, side.backend, loader) for side in sides] if loader else []
     ap = [result.mAP for result in scores]
@@ -99,15 +103,15 @@ def compare_models(app: App, paths: Sequence[str]) -> dict[str, Any]:
     return {"schema": 1, "command": "parity", "first": paths[0], "second": paths[1], **found}
 
 
-def write_parity(found: dict[str, Any], folder: Path) -> None:
-    """parity.json and parity.png; takes the points of the picture out of what was found."""
-    parity_figure(found).savefig(folder / "parity.png", dpi=120)
+def write_parity(found: dict[str, Any], folder: Path, *, stem: str = "parity") -> None:
+    """parity.json and parity.png, or of another name; takes the points out of what was found."""
+    parity_figure(found).savefig(folder / f"{stem}.png", dpi=120)
     del found["points"]
-    write_text(folder / "parity.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_text(folder / f"{stem}.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     log.info("%s", render(rows_table(summary(found), title=f"{found['images']} images")))
 
 
-def refuse_parting(found: Mapping[str, Any], folder: Path) -> None:
+def refuse_parting(found: Mapping[str, Any], folder: Path, *, stem: str = "parity") -> None:
     """Stop if two models part where they may not.
 
     Raises:
@@ -119,7 +123,7 @@ def refuse_parting(found: Mapping[str, Any], folder: Path) -> None:
     first = found["unexplained"][:1]
     raise RunError(
         f"the two models part at {found['parts_at'] or 'detections'}",
-        where=folder / "parity.json",
+        where=folder / f"{stem}.json",
         found=f"mAP lost: {found['mAP_lost']}" if found["judged_by"] != BY_BOX else f"such as {first}",
         allowed=found["judged_by"],
         hint="parity.json and parity.png have the stages; export.parity=false exports without comparing",
@@ -143,17 +147,19 @@ def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _open(path: str, app: App, settings: DetectionSettings, facts: Mapping[str, Any]) -> Side:
+def _open(path: str, app: App, settings: DetectionSettings, facts: Mapping[str, Any], as_float: bool) -> Side:
     if Path(path).suffix == ".onnx":
         backend = OnnxBackend(OnnxFile(path, stages=True), pixels=build.pixels(app))
         return Side(path, backend, backend.stages, facts)
     document = model_settings(path)
     own = App.of(document.spec, run=build_message(Run, document.extra["run"]), trainer=app.trainer)
     own.run.model_path = path
-    found = open_backend(own, own.inference_config)
-    if not isinstance(found, TorchBackend):
-        return Side(path, found, None, facts)
-    found.settings = settings
+    if Path(path).suffix != ".ckpt":
+        return Side(path, open_backend(own, own.inference_config), None, facts)
+    stored = Checkpoint(path)
+    detector = build.build_detector(own, plan=stored.channels)
+    stored.load_into(detector, as_float=as_float)
+    found = TorchBackend(detector, settings, epochs=stored.epochs)
     return Side(path, found, lambda images: _torch_stages(found.detector, settings, images), facts)
 
 
@@ -402,7 +408,7 @@ def _some(loader: Any, limit: str) -> Iterator[Batch]:
     return islice(iter(loader), int(limit) if limit.isdigit() else math.ceil(float(limit) * len(loader)))
 
 
-def _validation(app: App) -> Any:
+def validation_batches(app: App) -> Any:
     """Validation batches; None where there are none, which is said."""
     try:
         build.locate_data(app, app.run, train=False)

@@ -6,20 +6,24 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from frcnn import build
+from frcnn import build, results
 from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.prune.flow import trace
 from frcnn.prune.keep import CRITERIA, NORMALIZERS, Choice, choose, norms
 from frcnn.prune.network import copy_kept
 from frcnn.quantize import copy_ranges, is_quantized, quantize, trait
+from frcnn.report.pruning import filters_figure, sensitivity_figure
 from frcnn.report.summary import summary_rows
+from frcnn.report.tables import render, rows_table
 from frcnn.spec.run import App
+from frcnn.weights.checkpoint import Checkpoint, save_detector
 from frcnn.weights.load import weighted_layers
 
 log = logging.getLogger(__name__)
@@ -87,6 +91,7 @@ class Pruner:
         kept = {name: choice.filters for name, choice in choices.items()}
         plan = {name: len(filters) for name, filters in kept.items()}
         smaller = build.build_detector(self.app, plan=plan)
+        smaller.limit_activations(self.detector.trunk.ceiling)
         if is_quantized(self.detector):
             quantize(smaller, **trait(self.detector))
             copy_ranges(self.detector, smaller)
@@ -199,10 +204,70 @@ def sensitivity(pruner: Pruner, score: Callable[[FasterRCNN], float | None]) -> 
         pruned = pruner.prune(threshold)
         shares = pruner.shares(pruned.size)
         if last is None or pruned.size != last.size:
-            log.info("prune.threshold %g: %.4f of the parameters", threshold, shares["parameters"])
             found = score(pruned.detector)
+            text = "prune.threshold %g: %.4f of the parameters, mAP %s"
+            log.info(text, threshold, shares["parameters"], "-" if found is None else f"{found:.4f}")
         last = pruned
         yield {"threshold": threshold, **shares, "mAP": found}
+
+
+def prune_checkpoint(
+    app: App, folder: Path, target: Path, *, score: Callable[[FasterRCNN], float | None] | None
+) -> dict[str, Any]:
+    """Prune the network of `run.model_path`.
+
+    Args:
+        app: settings.
+        folder: of the run; takes settings, results.json and pictures.
+        target: the checkpoint to write.
+        score: mAP of a detector, to measure what thresholds cost; None measures nothing.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        SpecError: a layer to exclude that the network does not have, or a share that no threshold leaves.
+        WeightsError: the model cannot be used.
+        RunError: the checkpoint cannot be written.
+    """
+    stored, settings = Checkpoint(app.run.model_path), app.prune
+    detector = build.build_detector(app, plan=stored.channels)
+    stored.load_into(detector)
+    pruner = Pruner(app, detector)
+    threshold = settings.threshold
+    if settings.target_ratio:
+        threshold = pruner.threshold_for(settings.target_ratio, settings.target)
+        log.info("prune.threshold %s leaves that share of the %s", threshold, settings.target)
+    results.store_settings(app, folder)
+    pruned = pruner.prune(threshold)
+    save_detector(pruned.detector, target, stored=results.stored_texts(app) | stored.traits)
+    before, after, shares = pruner.size, pruned.size, pruner.shares(pruned.size)
+    log.info("%s", render(rows_table(pruned.rows, title=f"{app.model_config.arch}, filters of each layer")))
+    log.info("parameters: %s of %s", f"{after.parameters:,}", f"{before.parameters:,}")
+    log.info("GFLOPs: %.4g of %.4g, %.4f of them", after.gflops, before.gflops, shares["flops"])
+    log.info("Pruning ratio (pruned model / original model): %.4f", shares["parameters"])
+    filters_figure(pruned.rows, shares=shares, threshold=threshold).savefig(folder / "pruning.png", dpi=120)
+    found: dict[str, Any] = {
+        "schema": 1,
+        "command": "prune",
+        "mAP": None,
+        "per_class": {},
+        "model": app.run.model_path,
+        "checkpoint": str(target),
+        "threshold": threshold,
+        "before": before._asdict(),
+        "after": after._asdict(),
+        "ratio": shares,
+        "layers": pruned.rows,
+        "versions": results.versions(),
+    }
+    results.write(folder, found)  # before the sensitivity, which takes long and may be interrupted
+    if score:
+        found["sensitivity"] = rows = list(sensitivity(pruner, score))
+        log.info("%s", render(rows_table(rows, title="before any retraining")))
+        sensitivity_figure(rows).savefig(folder / "sensitivity.png", dpi=120)
+        results.write(folder, found)
+    return found
 
 
 def _others(name: str, group: tuple[str, ...]) -> str | None:

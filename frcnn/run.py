@@ -1,5 +1,6 @@
 """Commands as functions: settings and a folder in, a finished run out."""
 
+import copy
 import logging
 import os
 import time
@@ -36,21 +37,20 @@ from frcnn.dashboards import media, send_evaluation
 from frcnn.data.index import overlap
 from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
-from frcnn.export import export_model
+from frcnn.export import check_settings, export_model
 from frcnn.folder import checkpoint_named, claimed, is_first_process, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
 from frcnn.model.detector import FasterRCNN, channel_plan
 from frcnn.model.parallel import place
-from frcnn.parity import compare_models, refuse_parting, write_parity
+from frcnn.parity import compare_models, refuse_parting, validation_batches, write_parity
 from frcnn.processes import agreed, own_group
-from frcnn.pruning import Pruner, sensitivity
+from frcnn.pruning import prune_checkpoint
 from frcnn.quantization import pictures, quantize_trained, training_images
 from frcnn.quantize import activation_scales, trait
 from frcnn.quantize.ranges import METHODS
 from frcnn.record import RunRecord
-from frcnn.report.pruning import filters_figure, sensitivity_figure
 from frcnn.report.quantization import SHARES, errors_figure
 from frcnn.report.summary import split_rows, summary_rows
 from frcnn.report.tables import data_table, render, rows_table
@@ -89,6 +89,8 @@ def train(app: App, folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
     suffix = _checkpoint_suffix(app)
+    if app.export.at_end:
+        check_settings(app)
     with _run(app, folder, "train") as status:
         pl.seed_everything(app.random_seed, workers=True, verbose=False)
         resumed = checkpoint_to_resume(app, folder)
@@ -233,60 +235,19 @@ def evaluate(app: App, folder: Path) -> float | None:
 
 def prune(app: App, folder: Path) -> None:
     """Cut the weak channels out of a checkpoint's network; arguments and errors as in `train`."""
-    settings = app.prune
-    target = _place_of_checkpoint(app, settings.output_file or folder / "pruned", "prune.output_file")
+    target = _place_of_checkpoint(app, app.prune.output_file or folder / "pruned", "prune.output_file")
     with _run(app, folder, "prune") as status:
-        data = _prepare(app, train=False) if settings.sensitivity else None
+        data = _prepare(app, train=False) if app.prune.sensitivity else None
         if data is not None and data.validation is None:
-            raise SpecError("needs validation data", where="prune.sensitivity", hint="set validation_fold")
-        stored = Checkpoint(app.run.model_path)
-        detector = build.build_detector(app, plan=stored.channels)
-        stored.load_into(detector)
-        pruner = Pruner(app, detector)
-        threshold = settings.threshold
-        if settings.target_ratio:
-            threshold = pruner.threshold_for(settings.target_ratio, settings.target)
-            log.info("prune.threshold %s leaves that share of the %s", threshold, settings.target)
-        results.store_settings(app, folder)
+            hint = "set validation_fold or validation_data_source, or give spec=FILE with one of them"
+            raise SpecError("needs validation data", where="prune.sensitivity", hint=hint)
         status.write("STARTED", "Starting pruning.")
-        pruned = pruner.prune(threshold)
-        save_detector(pruned.detector, target, stored=results.stored_texts(app) | stored.traits)
-        shares = pruner.shares(pruned.size)
-        log.info(
-            "%s", render(rows_table(pruned.rows, title=f"{app.model_config.arch}, filters of each layer"))
-        )
-        log.info("parameters: %s of %s", f"{pruned.size.parameters:,}", f"{pruner.size.parameters:,}")
-        log.info(
-            "GFLOPs: %.4g of %.4g, %.4f of them", *(pruned.size.gflops, pruner.size.gflops, shares["flops"])
-        )
-        log.info("Pruning ratio (pruned model / original model): %.4f", shares["parameters"])
-        filters_figure(pruned.rows, shares=shares, threshold=threshold).savefig(
-            folder / "pruning.png", dpi=120
-        )
-        found: dict[str, Any] = {
-            "schema": 1,
-            "command": "prune",
-            "mAP": None,
-            "per_class": {},
-            "model": app.run.model_path,
-            "checkpoint": str(target),
-            "threshold": threshold,
-            "before": pruner.size._asdict(),
-            "after": pruned.size._asdict(),
-            "ratio": shares,
-            "layers": pruned.rows,
-            "versions": results.versions(),
-        }
-        if data is not None:
-            rows = list(sensitivity(pruner, partial(_score, app, folder, data)))
-            log.info("%s", render(rows_table(rows, title="before any retraining")))
-            sensitivity_figure(rows).savefig(folder / "sensitivity.png", dpi=120)
-            found["sensitivity"] = rows
-        results.write(folder, found)
+        score = partial(_score, app, folder, data) if data else None
+        found = prune_checkpoint(app, folder, target, score=score)
         # TAO: millions and MiB.
         kpi = {
-            "pruning_ratio": shares["parameters"],
-            "param_count": pruned.size.parameters / 1e6,
+            "pruning_ratio": found["ratio"]["parameters"],
+            "param_count": found["after"]["parameters"] / 1e6,
             "size": target.stat().st_size / 2**20,
         }
         status.write("SUCCESS", "Pruning finished successfully.", kpi=kpi)
@@ -297,11 +258,12 @@ def quantize(app: App, folder: Path) -> None:
     settings = app.quantize
     target = _place_of_checkpoint(app, settings.output_file or folder / "quantized", "quantize.output_file")
     with _run(app, folder, "quantize") as status:
-        app.training_config.enable_augmentation = False
+        augmented, app.training_config.enable_augmentation = app.training_config.enable_augmentation, False
         validated = bool(
             app.dataset_config.validation_data_source or app.dataset_config.validation_fold is not None
         )
         data = _prepare(app, train=not settings.image_dir) if validated or not settings.image_dir else None
+        app.training_config.enable_augmentation = augmented  # stored with the checkpoint
         stored = Checkpoint(app.run.model_path)
         if "quantized" in stored.traits:
             hint = "evaluate.py evaluates it; quantise the checkpoint that it was made of"
@@ -382,8 +344,7 @@ def export(app: App, folder: Path) -> None:
         status.write("STARTED", "Starting export.")
         found = export_model(app, folder)
         results.write(folder, found)
-        if found["parity"] is not None:
-            refuse_parting(found["parity"], folder)
+        _refuse_parting(found, folder)
         # TAO: millions and MiB.
         status.write("SUCCESS", "Export finished successfully.", kpi=found["kpi"])
 
@@ -399,21 +360,27 @@ def parity(app: App, folder: Path) -> None:
             log.info("%s", notice)
         results.store_settings(app, folder)
         status.write("STARTED", "Starting comparison.")
-        found = compare_models(app, app.run.compare)
+        found = compare_models(app, app.run.compare, loader=validation_batches(app))
         write_parity(found, folder)
         results.write(folder, found | {"versions": results.versions()})
         refuse_parting(found, folder)
         status.write("SUCCESS", "The two models agree.")
 
 
+def _refuse_parting(found: dict[str, Any], folder: Path) -> None:
+    for name in ("parity", "parity_int8"):
+        if found[name] is not None:
+            refuse_parting(found[name], folder, stem=name)
+
+
 def _export_best(app: App, checkpoint: Path, folder: Path) -> None:
     """TAO has a callback for it; only behind the last validation is it clear which checkpoint is the best."""
     folder.mkdir(exist_ok=True)
-    app = replace(app, run=replace(app.run, model_path=str(checkpoint)))
+    app = copy.deepcopy(app)
+    app.run.model_path = str(checkpoint)
     found = export_model(app, folder)
     results.write(folder, found)
-    if found["parity"] is not None:
-        refuse_parting(found["parity"], folder)
+    _refuse_parting(found, folder)
 
 
 class _ValidateLast(pl.Callback):
@@ -441,7 +408,9 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
         notices = check_resume(app, resumed)
     here = resumed is not None and (app.run.resume or run_of(resumed) == folder.resolve())
     options = app.run
-    read = Path(options.model_path) if options.model_path else resumed
+    training = app.training_config
+    named = options.model_path or training.retrain_pruned_model or training.pretrained_weights
+    read = resumed or (Path(named) if named else None)
     status = StatusWriter(folder / "status.json")
     with ExitStack() as stack:
         stack.enter_context(
@@ -557,7 +526,7 @@ def _quantization(app: App) -> QuantizationAware:
     )
 
 
-def _validation(app: App) -> ValidationMap:
+def _validation(app: App, *, tables: bool = True) -> ValidationMap:
     evaluation = app.evaluation_config
     return ValidationMap(
         class_names(app.dataset_config),
@@ -568,6 +537,7 @@ def _validation(app: App) -> ValidationMap:
         tao_quirks=app.run.tao_quirks,
         batch=evaluation.batch_size,
         keep_samples=12,
+        tables=tables,
     )
 
 
@@ -577,6 +547,9 @@ def _place_of_checkpoint(app: App, named: str | Path, field: str) -> Path:
     if model_suffix(target) != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
         allowed = "NAME.ckpt or NAME.ckpt.enc, and not the file that is read"
         raise SpecError("is no place for the checkpoint", where=field, found=target, allowed=allowed)
+    if isinstance(named, str) and target.exists() and not app.run.overwrite:
+        hint = "another name, or run.overwrite=true to replace it"
+        raise SpecError("is there already", where=field, found=target, hint=hint)
     return target
 
 
@@ -585,9 +558,15 @@ def _shown(score: float | None) -> str:
 
 
 def _score(app: App, folder: Path, data: build.Data, detector: FasterRCNN) -> float | None:
-    """The mAP of a detector on the validation data."""
-    validation = _validation(app)
-    trainer = make_trainer(app, folder, [validation])
+    """The mAP of a detector on the validation data.
+
+    On one device: further processes would start this command, and prune, once more for each detector.
+    """
+    options, validation = app.trainer, _validation(app, tables=False)
+    listed = "," in options.devices or "[" in options.devices
+    devices = f"{options.devices.strip('[], ').split(',')[0]}," if listed else "1"
+    alone = replace(app, trainer=replace(options, devices=devices, num_nodes=1, strategy="auto"))
+    trainer = make_trainer(alone, folder, [validation])
     module = LitFasterRCNN(
         detector=detector,
         evaluation=build.detection_settings(app.evaluation_config, tao_quirks=app.run.tao_quirks),

@@ -1,6 +1,7 @@
 """What a training starts from: a run to go on with, a pruned model, pretrained weights, or nothing."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,15 +85,27 @@ def start(app: App, resumed: Path | None) -> Start:
     ):
         if used:
             raise SpecError(f"does not go together with {other}", where=where, hint="one of the two")
-    if quantized:
-        return begin
     learned = app.quantize.ranges == "learned"
+    if quantized:
+        _check_same_places(app, trait(begin.detector), learned=learned)
+        return begin
     quantize(begin.detector, skip=app.quantize.skip, learned=learned)
     traits = {**begin.traits, "quantized": trait(begin.detector)}
     if ranges := traits.pop("activation_scales", {}):
         known = set_ranges(begin.detector, ranges)
         log.info("%d of the file's %d ranges are used; others are calibrated", len(known), len(ranges))
     return begin._replace(traits=traits)
+
+
+def _check_same_places(app: App, stored: Mapping[str, Any], *, learned: bool) -> None:
+    """Stop where settings say otherwise than a quantised model, whose places and parameters are given."""
+    skipped = [name.removesuffix("_td") for name in app.quantize.skip]
+    message = "the model is quantised otherwise"
+    if skipped and set(skipped) != set(stored["skip"]):
+        raise SpecError(message, where="quantize.skip", found=skipped, allowed=stored["skip"])
+    if learned != stored["learned"]:
+        allowed = "learned" if stored["learned"] else "averaged, fixed"
+        raise SpecError(message, where="quantize.ranges", found=app.quantize.ranges, allowed=allowed)
 
 
 def _start(app: App, resumed: Path | None) -> Start:
@@ -120,7 +133,14 @@ def _retrained(app: App, path: Path) -> Start:
         _take_graph(model, document.spec.model_config)
         app.run.stride_on_3x3 = bool(document.extra["run"].get("stride_on_3x3"))
         detector = build.build_detector(app, plan=stored.channels)
-        return Start(detector, stored.load_into(detector), stored.traits)
+        try:
+            report = stored.load_into(detector)
+        except WeightsError as error:
+            hint = (
+                "classes, anchors, image channels and, for VGG, crops have to be as many as it was made for"
+            )
+            raise WeightsError("does not fit the spec", where=path, found=error.found, hint=hint) from error
+        return Start(detector, report, stored.traits)
     file = read_hdf5(path)
     archs = guess(file)
     if not archs:

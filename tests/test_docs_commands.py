@@ -155,25 +155,54 @@ def outcome(command, scope, *, out, real):
     return "" if code in fine else f"{code}"
 
 
-def run_page(page, place, *, real):
+def said(command):
+    """A command in the words of the console command, so that each is run once."""
+    words = re.sub(r"^python scripts/(\w+)\.py", r"frcnn \1", command.text.partition(" #")[0])
+    return command.text if command.language == "python" else " ".join(words.split())
+
+
+def run_page(page, place, *, real, done):
     scope, failures = {"__name__": "page"}, []
     for number, command in enumerate(commands(page)):
-        if not command.reason:
+        if not command.reason and (command.language == "python" or said(command) not in done):
+            done.add(said(command))
             out = place / "out" / f"{Path(page).stem}-{real}-{number}"
             problem = outcome(command, scope, out=out, real=real)
             failures += [f"{command.text}\n{problem}"] if problem else []
     assert failures == [], "\n\n".join(failures)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not c.reason for c in commands(page))])
-def test_commands(page, there):
-    run_page(page, there, real=False)
+LONG = ("docs/configuration.md", "docs/deploying.md", "docs/export.md", "docs/sweeps.md")
+WITH_COMMANDS = [page for page in PAGES if any(not command.reason for command in commands(page))]
+
+
+@pytest.fixture(scope="module")
+def done():
+    """What was run before, on whichever page. Exports take long and are left to the slow pages."""
+    return {
+        said(command)
+        for page in PAGES
+        if page not in LONG
+        for command in commands(page)
+        if "export" in said(command)
+    }
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_COMMANDS if page not in LONG])
+def test_commands(page, there, done):
+    run_page(page, there, real=False, done=done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in WITH_COMMANDS if page in LONG])
+def test_commands_that_take_long(page, there):
+    run_page(page, there, real=False, done=set())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
 def test_trainings(page, there):
-    run_page(page, there, real=True)
+    run_page(page, there, real=True, done=set())
 
 
 def test_what_is_not_run_has_a_reason():

@@ -112,6 +112,16 @@ def test_two_checkpoints_can_be_compared(model, spec, tmp_path):
     assert found_in(tmp_path / "same")["images"] == 8
 
 
+@pytest.mark.slow
+def test_a_training_can_export_its_best_checkpoint_at_its_end(tmp_path):
+    scenes = runs.scenes(tmp_path / "data", train=4, val=2)
+    options = ["export.at_end=true", "export.nms=standard", "training_config.num_epochs=1"]
+    assert runs.train(scenes, tmp_path / "run", *options) == 0
+    assert (tmp_path / "run" / "export" / "model.onnx").is_file()
+    assert found_in(tmp_path / "run" / "export")["agree"] is True
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["command"] == "train"
+
+
 def test_wrong_command_lines(model, capsys):
     assert main("parity", [str(model)]) == 2
     assert "two model files" in capsys.readouterr().err

@@ -1,15 +1,20 @@
 """Pruning as a user does it: prune, evaluate, retrain, resume, prune again."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import runs
 import torch
 from keras_files import make, narrow_plan, write_detector
 
-from frcnn import build
+from frcnn import build, run
 from frcnn.entry.main import main
 from frcnn.import_weights import main as import_weights
+from frcnn.pruning import Pruner
+from frcnn.spec.run import App
 from frcnn.weights.checkpoint import Checkpoint, save_detector
 from frcnn.weights.load import weighted_layers
 
@@ -146,7 +151,14 @@ def test_a_share_of_the_network_is_searched(model, tmp_path):
 
 
 def test_sensitivity_is_measured_on_the_validation_set(model, tmp_path):
-    assert prune(model, tmp_path / "out", "prune.sensitivity=true", "prune.threshold=0.5") == 0
+    """On one device, also where there are two: further processes would all prune."""
+    script = Path(__file__).parents[1] / "scripts" / "prune.py"
+    settings = [f"model_path={model}", f"hydra.run.dir={tmp_path / 'out'}", "run.num_workers=0"]
+    settings += ["trainer.accelerator=cpu", "trainer.devices=2", "prune.sensitivity=true"]
+    subprocess.run([sys.executable, script, *settings], check=True, timeout=240)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert log.count("prune.threshold") > 5
+    assert "Best F1" not in log  # a line per threshold, not a table
     rows = results(tmp_path / "out")["sensitivity"]
     assert rows[0]["threshold"] == 0
     assert rows[0]["parameters"] == 1
@@ -155,6 +167,69 @@ def test_sensitivity_is_measured_on_the_validation_set(model, tmp_path):
     assert [row["parameters"] for row in rows] == sorted((r["parameters"] for r in rows), reverse=True)
     assert rows[-1]["parameters"] < 0.05
     assert (tmp_path / "out" / "sensitivity.png").stat().st_size > 10_000
+
+
+def test_an_interrupted_sensitivity_leaves_the_pruning_whole(model, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_score", interrupted)
+    out = tmp_path / "out"
+    assert prune(model, out, "prune.sensitivity=true", "prune.threshold=0.5") == 130
+    assert results(out)["after"]["parameters"] == parameters(out / "pruned.ckpt")
+    assert json.loads((out / "status.json").read_text().splitlines()[-1])["status"] == "FAILURE"
+
+
+def test_what_was_replaced_leaves_nothing_behind(model, tmp_path):
+    out = tmp_path / "out"
+    assert prune(model, out) == 0
+    (out / "sensitivity.png").touch()
+    elsewhere = f"prune.output_file={tmp_path / 'x.ckpt'}"
+    assert prune(model, out, elsewhere) == 2
+    assert prune(model, out, elsewhere, "run.overwrite=true") == 0
+    assert not (out / "pruned.ckpt").exists()
+    assert not (out / "sensitivity.png").exists()
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(model, tmp_path, capsys):
+    there = tmp_path / "best.ckpt"
+    there.write_bytes(b"of another run")
+    assert prune(model, tmp_path / "out", f"prune.output_file={there}") == 2
+    assert "is there already" in capsys.readouterr().err
+    assert there.read_bytes() == b"of another run"
+    assert prune(model, tmp_path / "out", f"prune.output_file={there}", "run.overwrite=true") == 0
+    assert Checkpoint(there).channels
+
+
+def test_what_is_measured_computes_as_the_imported_network_does(model):
+    """ReLUs of a network that was trained for quantisation end at 6, also before it is written and read."""
+    stored = Checkpoint(model)
+    detector = build.build_detector(stored.settings)
+    stored.load_into(detector)
+    detector.limit_activations(6.0)
+    pruned = Pruner(App.of(stored.settings), detector).prune(0.5).detector
+    assert {part.ceiling for part in (pruned.trunk, pruned.rpn, pruned.head.body)} == {6.0}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["dataset_config.target_class_mapping={car: car}", "model_config.anchor_box_config.scale=[16,32]"],
+)
+def test_retraining_with_other_classes_or_anchors_is_refused(folder, pruned, tmp_path, capsys, setting):
+    start = f"training_config.retrain_pruned_model={pruned / 'pruned.ckpt'}"
+    assert runs.train(folder, tmp_path / "out", start, setting) == 2
+    message = capsys.readouterr().err
+    assert "does not fit the spec" in message
+    assert "classes, anchors" in message
+
+
+def test_a_training_does_not_replace_the_model_that_it_starts_from(folder, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prune(model, out) == 0
+    start = f"training_config.retrain_pruned_model={out / 'pruned.ckpt'}"
+    assert runs.train(folder, out, start, "run.overwrite=true") == 2
+    assert "would delete the model that it is to read" in capsys.readouterr().err
+    assert Checkpoint(out / "pruned.ckpt").channels
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ class ValidationMap(Callback):
         tao_quirks: match as the original did.
         batch: images of a validation batch.
         keep_samples: how many images stay in `samples` for the report.
+        tables: whether they are logged.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ValidationMap(Callback):
         tao_quirks: bool = False,
         batch: int = 1,
         keep_samples: int = 8,
+        tables: bool = True,
     ) -> None:
         self.evaluator = DetectionEvaluator(
             class_names,
@@ -69,7 +71,7 @@ class ValidationMap(Callback):
             batch=batch,
         )
         self.names = ("val/mAP", *(f"val/AP/{name}" for name in class_names))  # logged unless undefined
-        self.keep_samples = keep_samples
+        self.keep_samples, self.tables = keep_samples, tables
         self.result: EvaluationResult | None = None
         self.epoch: int | None = None  # of the result, from 1
         self.samples: list[ValidationSample] = []
@@ -135,7 +137,7 @@ class ValidationMap(Callback):
         for name, value in figures.items():
             if value is not None:  # the processes agree; sync_dist only says so to Lightning
                 pl_module.log(name, value, sync_dist=trainer.world_size > 1)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.tables:
             place = f" after epoch {trainer.current_epoch + 1}" if trainer.state.fn == "fit" else ""
             log.info("validation%s\n%s", place, render(evaluation_table(result)))
             if trainer.state.fn != "fit":

@@ -124,18 +124,29 @@ EXPORT = (
     Flag(("--target_opset",), "version of ONNX's operators, 18 to 23", "N", ("export.opset={}",), was="12"),
     Flag(("--static_batch_size",), "images per batch; -1: any number", "N", ("export.batch_size={}",)),
     Flag(("--data_type",), "fp32, fp16 or int8", "TYPE", ("export.data_type={}",)),
-    *(
-        Flag((name,), doc, value, refused="exports do not calibrate in this version")
-        for name, doc, value in (
-            ("--cal_json_file", "scales of a QAT model as JSON", "FILE"),
-            ("--cal_cache_file", "calibration cache, TensorRT 10", "FILE"),
-            ("--cal_image_dir", "images to calibrate with", "DIR"),
-            ("--cal_data_file", "tensorfile to calibrate with", "FILE"),
-            ("--batches", "batches that a calibration sees", "N"),
-            ("--batch_size", "images per batch of a calibration", "N"),
-            ("--force_ptq", "calibrate a QAT model anew", ""),
-        )
+    Flag(
+        ("--cal_json_file",),
+        "scales as JSON, to be written; default: cal.json beside the model",
+        "FILE",
+        sets=("export.cal_json_file={}",),
     ),
+    Flag(
+        ("--cal_cache_file",),
+        "calibration cache, to be written for TensorRT 10; default: cal.bin beside the model",
+        "FILE",
+        sets=("export.cal_cache_file={}",),
+        was="an old one is silently used again",
+    ),
+    Flag(("--cal_image_dir",), "images to calibrate with", "DIR", sets=("export.cal_image_dir={}",)),
+    Flag(
+        ("--cal_data_file",),
+        "tensorfile to calibrate with; written where there is none",
+        "FILE",
+        sets=("export.cal_data_file={}",),
+    ),
+    Flag(("--batches",), "batches of a calibration", "N", sets=("export.batches={}",)),
+    Flag(("--batch_size",), "images of each", "N", sets=("export.cal_batch_size={}",)),
+    Flag(("--force_ptq",), "calibrate, whatever scales a QAT model has", sets=("export.force_ptq=true",)),
     Flag(
         ("--engine_file",),
         "TensorRT engine",

@@ -17,16 +17,13 @@ from frcnn.errors import RunError
 log = logging.getLogger(__name__)
 
 
-def export_onnx(
-    graph: DetectionGraph, *, opset: int, images: int, metadata: Mapping[str, str]
-) -> onnx.ModelProto:
+def export_onnx(graph: DetectionGraph, *, opset: int, images: int) -> onnx.ModelProto:
     """The graph in ONNX's standard operators.
 
     Args:
         graph: to export.
         opset: version of the operator set, 18 at least.
         images: per batch; -1: any number.
-        metadata: texts that the file keeps.
 
     Raises:
         RunError: the exporter failed, or ONNX's checker refuses what it made.
@@ -55,11 +52,16 @@ def export_onnx(
         others = [value for value in model.graph.value_info if value.name not in known]
         del model.graph.value_info[:]
         model.graph.value_info.extend([*others, *inner])
-        onnx.helper.set_model_props(model, {KEY + key: text for key, text in metadata.items()})
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         found = str(error).strip().split("\n")[0][:300]
         raise RunError("the graph cannot be exported", where="export", found=found) from error
+    return model
+
+
+def with_metadata(model: onnx.ModelProto, texts: Mapping[str, str]) -> onnx.ModelProto:
+    """The model, which keeps texts from now on."""
+    onnx.helper.set_model_props(model, {KEY + key: text for key, text in texts.items()})
     return model
 
 

@@ -236,9 +236,8 @@ def _choose_typing(library: Library, content: bytes, settings: EngineSettings, *
         raise SpecError("a DLA computes in fp16 and int8 only", where="dla_core", found="fp32")
     if wanted == "fp32" or wanted in types:
         if settings.calibration_cache:
-            log.warning("%s: nothing reads it: the graph computes in %s as it is", *(
-                settings.calibration_cache, ", ".join(types)
-            ))  # fmt: skip
+            message = "%s: nothing reads it: the graph computes in %s as it is"
+            log.warning(message, settings.calibration_cache, ", ".join(types))
         return work
     if not plain:
         allowed = f"its own types ({', '.join(types)}), which -t fp32 leaves as they are"
@@ -261,8 +260,7 @@ def _choose_typing(library: Library, content: bytes, settings: EngineSettings, *
 
 def _parsed(library: Library, content: bytes, *, strongly_typed: bool, where: Path) -> _Build:
     trt, messages = library.module, library.logger
-    messages.taken()
-    builder = trt.Builder(messages)
+    builder = library.start("Builder")
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, messages)

@@ -55,6 +55,20 @@ class Library:
         messages: Messages = _logger(self.module)
         return messages
 
+    def start(self, kind: str) -> Any:
+        """A `Builder` or a `Runtime`.
+
+        Raises:
+            ExportError: the library does not come up, as where the driver is older than it.
+        """
+        self.logger.taken()
+        try:
+            return getattr(self.module, kind)(self.logger)
+        except TypeError as error:  # what the bindings make of a null pointer
+            found = "; ".join(self.logger.taken()) or error
+            hint = "a driver that is new enough for this version: nvidia-smi shows it"
+            raise ExportError(f"{self} does not start", found=found, hint=hint) from error
+
     def __str__(self) -> str:
         return f"{'TensorRT for RTX' if self.is_rtx else 'TensorRT'} {self.version}"
 

@@ -221,8 +221,7 @@ class CudaSession:
     def __init__(self, library: Library, path: Path) -> None:
         self.library, self.path = library, path
         trt, messages = library.module, library.logger
-        messages.taken()
-        self._runtime = trt.Runtime(messages)
+        self._runtime = library.start("Runtime")
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             found = "\n         ".join(messages.taken()) or "it gives no reason"

@@ -45,9 +45,9 @@ def calibrate(detector: FasterRCNN, run: Callable[[], object], rule: Callable[[H
         with in_float(detector):
             run()
         for quantizer in waiting:
-            largest = rule(quantizer.histogram) if quantizer.histogram else 0.0
-            quantizer.fit(torch.tensor(largest))
-            quantizer.seen.fill_(1)
+            if histogram := quantizer.histogram:
+                quantizer.fit(torch.tensor(rule(histogram)))
+                quantizer.seen.fill_(histogram.tensors)
     finally:
         for quantizer in waiting:
             quantizer.histogram = None

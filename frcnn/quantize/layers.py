@@ -81,7 +81,7 @@ class ActivationQuantizer(Quantizer):
         learned: whether the optimizer sets the scale.
 
     Attributes:
-        seen: () int64, how many steps the average is of.
+        seen: () int64, how many tensors the average is of.
         histogram: takes what comes in, while ranges are calibrated.
     """
 

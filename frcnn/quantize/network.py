@@ -20,7 +20,7 @@ from frcnn.quantize.layers import (
     QuantLinear,
 )
 from frcnn.quantize.placement import ENTRY, trace
-from frcnn.weights.load import weighted_layers
+from frcnn.weights.load import SEEN, weighted_layers
 
 OUTPUTS = ("dense_class", "dense_regress")
 """Layers that stay in float, as TAO's do: they are small, and boxes and scores come of them."""
@@ -124,6 +124,7 @@ def set_ranges(detector: FasterRCNN, ranges: Mapping[str, float]) -> list[str]:
         for name in (quantizer.name, norms.get(quantizer.name, "")):
             if name in ranges:
                 quantizer.fit(torch.tensor(ranges[name]))
+                quantizer.seen.fill_(SEEN)
                 found.append(quantizer.name)
                 break
     return found

@@ -23,15 +23,17 @@ class Histogram:
         counts: (BINS,) int64.
         limit: the upper edge of the last bin; 0 before there is any value but zero.
         largest: value so far.
+        tensors: how many were added.
     """
 
     def __init__(self) -> None:
         self.counts = torch.zeros(BINS, dtype=torch.int64)
         self.limit = self.largest = 0.0
-        self._zeros = 0
+        self._zeros = self.tensors = 0
 
     def add(self, x: Tensor) -> None:
         """Count a tensor of any shape."""
+        self.tensors += 1
         values = x.detach().abs().flatten().float()
         largest = float(values.max()) if len(values) else 0.0
         self.largest = max(self.largest, largest)

@@ -242,6 +242,22 @@ class Export(Message):
     width: int = option("its width", default=0, rule=at_least(0))
     parity: bool = option("compare the file with the checkpoint, and fail where they part", default=True)
     parity_images: int = option("images to compare stage by stage", default=8, rule=at_least(1))
+    cal_image_dir: str = option(
+        "int8: images to calibrate with, a folder, list or pattern; empty: the training images", default=""
+    )
+    cal_data_file: str = option("int8: tensorfile to calibrate with; written where there is none", default="")
+    batches: int = option("int8: batches of a calibration", default=10, rule=at_least(1))
+    cal_batch_size: int = option("int8: images of each", default=16, rule=at_least(1))
+    cal_cache_file: str = option(
+        "int8: calibration cache for TensorRT up to 10; empty: cal.bin beside the model", default=""
+    )
+    cal_json_file: str = option("int8: the same ranges as JSON; empty: cal.json beside it", default="")
+    cal_version: int = option(
+        "int8: version of TensorRT in the cache's first line: 8501 is 8.5.1, 100300 is 10.3.0",
+        default=100300,
+        rule=at_least(1),
+    )
+    force_ptq: bool = option("int8: calibrate, whatever ranges the checkpoint has", default=False)
     at_end: bool = option("export the best checkpoint at the end of a training", default=False)
 
 

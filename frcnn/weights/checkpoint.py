@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 PREFIX = "detector."
 TRAITS = ("relu6", "activation_scales", "quantized")
 FOREIGN = (*SUFFIXES, ".onnx", ".engine", ".etlt")
+HINTS = {
+    **dict.fromkeys(SUFFIXES, "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it"),
+    ".etlt": "only the toolkit that wrote it decodes it: bring its .hdf5 in with scripts/import_weights.py",
+}
+"""By suffix, the way to a checkpoint."""
 
 
 class Checkpoint:
@@ -51,8 +56,7 @@ class Checkpoint:
     def __init__(self, path: str | Path, *, key: str = "") -> None:
         self.path = Path(path)
         if (suffix := model_suffix(path)) in FOREIGN:
-            keras = suffix in SUFFIXES
-            hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it" if keras else None
+            hint = HINTS.get(suffix)
             raise WeightsError(
                 "is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run", hint=hint
             )
@@ -159,8 +163,12 @@ class Checkpoint:
                 "differs from the run to resume", where=self.path, found=", ".join(changed), hint=hint
             )
 
-    def load_into(self, detector: FasterRCNN) -> LoadReport:
+    def load_into(self, detector: FasterRCNN, *, as_float: bool = False) -> LoadReport:
         """Put its weights into a detector of the same settings, which then computes as its network did.
+
+        Args:
+            detector: fresh.
+            as_float: leave out the rounding of a quantised network.
 
         Returns:
             The table of its layers, all of them loaded.
@@ -172,7 +180,10 @@ class Checkpoint:
         weights = {
             name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)
         }
-        apply_traits(detector, self.traits)
+        traits = self.traits
+        if as_float and traits.pop("quantized", None):
+            weights = {k: v for k, v in weights.items() if k.rpartition(".")[2] not in QUANTIZER_TENSORS}
+        apply_traits(detector, traits)
         own = detector.state_dict()
         wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
         wrong += [name for name in weights if name not in own]

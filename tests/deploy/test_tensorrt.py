@@ -258,6 +258,20 @@ def test_without_a_gpu_the_library_is_not_touched(install, build, version):
     assert "tensorrt_rtx builds without one" in str(error.value)
 
 
+def test_a_library_that_does_not_start(install, build):
+    module = install("11.4.0.3")
+
+    def builder(logger):
+        logger.log(module.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("factory function returned nullptr")
+
+    module.Builder = builder
+    with pytest.raises(
+        ExportError, match="TensorRT 11.4.0.3 does not start\n  found: CUDA init.*35\n  try: a driver"
+    ):
+        build(PLAIN)
+
+
 def test_an_encrypted_graph_opens_with_its_key(install, tmp_path, monkeypatch):
     install("11.4.0.3")
     monkeypatch.setenv("FRCNN_ENC_KEY", "")

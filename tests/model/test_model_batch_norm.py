@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from frcnn.model.batch_norm import BatchNorm2d, conv_bn
+from frcnn.model.batch_norm import BatchNorm2d, conv_bn, convolve
 
 
 def batch(seed=0, rows=6):
@@ -92,3 +92,19 @@ def test_layers_that_are_watched_are_called():
     with torch.no_grad():
         conv_bn(conv, bn, batch())
     assert seen == ["conv"]
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12])
+def test_a_narrow_projection_has_the_gradients_of_any_other(channels):
+    """oneDNN's own of a strided 1x1 convolution of so few interleaved channels corrupt the memory."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, 8, 1, 2).to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 33, 46).to(memory_format=torch.channels_last).requires_grad_()
+    y = convolve(conv, x, conv.weight, conv.bias)
+    y.square().sum().backward()
+    found = y.detach(), x.grad, conv.weight.grad, conv.bias.grad
+    weight, bias, image = (t.detach().double().requires_grad_() for t in (conv.weight, conv.bias, x))
+    expected = torch.einsum("nchw,kc->nkhw", image[:, :, ::2, ::2], weight[:, :, 0, 0]) + bias[:, None, None]
+    expected.square().sum().backward()
+    for ours, theirs in zip(found, (expected.detach(), image.grad, weight.grad, bias.grad), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-3, rtol=1e-4)

@@ -1,5 +1,7 @@
 """A pruned network computes what the whole one does with the removed channels at zero."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from keras_files import make
@@ -11,6 +13,7 @@ from frcnn.model.detector import channel_plan
 from frcnn.prune.flow import trace
 from frcnn.prune.keep import CRITERIA, NORMALIZERS, choose, norms
 from frcnn.prune.network import copy_kept
+from frcnn.report.summary import summary_rows
 from frcnn.weights.load import weighted_layers
 
 LARGE = ("vgg", "resnet:101", "resnet101", *(f"efficientnet:b{i}" for i in range(1, 8)))
@@ -73,11 +76,17 @@ def mask(detector, kept):
                     value[gone] = 0
 
 
+def operations(arch, **options):
+    with torch.device("meta"):
+        detector = make(arch, **options)
+    return summary_rows(detector, size=(64, 64), channels=3, regions=2)[-1]["GFLOPs"]
+
+
 def check(arch, thresholds, *, criterion="union", **options):
     detector = uneven(arch, **options)
     with torch.device("meta"):
         flow = trace(make(arch, **options))
-    sizes = [sum(p.numel() for p in detector.parameters())]
+    sizes = [(sum(p.numel() for p in detector.parameters()), operations(arch, **options))]
     for threshold in thresholds:  # rising: what goes once is gone for good
         kept = decide(detector, flow, threshold, criterion=criterion)
         plan = {name: len(filters) for name, filters in kept.items()}
@@ -90,9 +99,11 @@ def check(arch, thresholds, *, criterion="union", **options):
             for smaller, whole in zip(outputs(pruned, images()), outputs(masked, images()), strict=True):
                 assert whole.std() > 1e-3  # else nothing would be compared
                 assert (smaller - whole).abs().max() < 1e-4
-        sizes.append(sum(p.numel() for p in pruned.parameters()))
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(sizes)) == len(sizes)
+        sizes.append(
+            (sum(p.numel() for p in pruned.parameters()), operations(arch, channels=plan, **options))
+        )
+    for amounts in zip(*sizes, strict=True):
+        assert all(after < before for before, after in pairwise(amounts))
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,31 @@ def test_ranges_go_over_to_another_network():
     assert activation_scales(target) == activation_scales(source)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_network_learns_while_it_rounds(learned):
+    """From random weights, as TAO's specs have it: the loss of one batch falls to a third in twenty steps."""
+    torch.manual_seed(0)
+    detector = quantize(make(channels=narrow_plan(width=32)).train(), learned=learned)
+    boxes = torch.tensor([[[8.0, 8, 50, 56]], [[40.0, 10, 90, 50]]])
+    data = images(), boxes, torch.tensor([[0], [1]])
+
+    def loss():
+        return sum(detector.losses(*data, generator=torch.Generator().manual_seed(0)).values())
+
+    calibrate(detector, loss, largest)
+    scales = activation_scales(detector)
+    optimizer = torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], 2e-3)
+    values = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < values[0] / 3
+    assert activation_scales(detector) != scales
+
+
 # Out
 
 

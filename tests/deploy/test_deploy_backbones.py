@@ -1,0 +1,103 @@
+"""Every backbone as ONNX against itself in torch, and through TensorRT-RTX's parser and builder."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from keras_files import make
+from seeded_weights import fill_torch
+
+from frcnn.deploy.agreement import Boxes, Limits, compare
+from frcnn.deploy.graph import DetectionGraph
+from frcnn.deploy.onnx_file import export_onnx
+from frcnn.model.backbones import BACKBONES
+from frcnn.model.detector import DetectionSettings
+
+SIZE = (128, 160)
+SETTINGS = DetectionSettings(pre_nms_top_n=400, post_nms_top_n=20, max_detections=30, score_threshold=0.3)
+QUICK = ("mobilenet_v1",)
+
+
+def images(count):
+    return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+
+
+def seeded(arch):
+    """A network with weights that follow from their names; scores and boxes of a usual size."""
+    detector = fill_torch(make(arch, pool_size=7)).eval()
+    with torch.no_grad():
+        features = detector.feature_map(images(2))
+        for layer in (detector.rpn.rpn_out_class, detector.rpn.rpn_out_regress):
+            layer.weight /= float(detector.rpn(features)[layer is detector.rpn.rpn_out_regress].std())
+            layer.bias.zero_()
+        boxes = torch.tensor([[[10.0, 10, 90, 80], [40, 20, 150, 120]]]).expand(2, -1, -1)
+        for i, layer in enumerate((detector.head.dense_class, detector.head.dense_regress)):
+            crops = detector.crop(features, boxes, input_size=SIZE)
+            layer.weight /= float(detector.head(crops)[i].std())
+            layer.bias.zero_()
+    return detector
+
+
+@pytest.fixture(
+    scope="module",
+    params=[arch if arch in QUICK else pytest.param(arch, marks=pytest.mark.slow) for arch in BACKBONES],
+)
+def exported(request):
+    detector = seeded(request.param)
+    graph = DetectionGraph(detector, settings=SETTINGS, size=SIZE)
+    model = export_onnx(graph, opset=18, images=-1).SerializeToString()
+    return detector, model
+
+
+def rows(boxes, scores, labels):
+    used = np.asarray(labels) >= 0
+    return Boxes(
+        np.asarray(boxes)[used].astype(float), np.asarray(scores)[used], np.asarray(labels)[used].astype(int)
+    )
+
+
+def test_onnx_runtime_agrees_with_torch(exported):
+    """By the parity rule: boxes within 0.05 pixels, scores within 1e-4."""
+    detector, model = exported
+    session = ort.InferenceSession(model)
+    height, width = SIZE
+    limits = Limits(score=0.3, iou=SETTINGS.nms_iou, most=SETTINGS.max_detections)
+    for count in (1, 4):
+        batch = images(count)
+        found = detector.detect(batch, settings=SETTINGS)
+        table, counts = session.run(None, {"input_image": batch.numpy()})
+        assert counts.min() > 0
+        for i in range(count):
+            used = table[i, 0, : int(counts[i, 0, 0, 0])]
+            theirs = rows(used[:, 3:] * [width, height, width, height], used[:, 2], used[:, 1])
+            ours = rows(found.boxes[i], found.scores[i], found.labels[i])
+            agreement = compare(ours, theirs, limits=limits)
+            assert agreement.unexplained == []
+            assert len(agreement.pairs) >= len(ours.scores) - 1
+
+
+def test_tensorrt_rtx_parses_and_builds(exported):
+    trt = pytest.importorskip("tensorrt_rtx")
+    _, model = exported
+    assert build_plan(trt, model) > 100_000
+
+
+def build_plan(trt, model):
+    """Size of the plan that the CPU-only builder makes for a compute capability; nothing is run."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(model), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    entry = network.get_input(0)
+    if entry.shape[0] == -1:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(entry.name, *((count, *tuple(entry.shape)[1:]) for count in (1, 2, 4)))
+        config.add_optimization_profile(profile)
+    assert [tuple(network.get_output(i).shape)[1:] for i in range(2)] == [(1, 30, 7), (1, 1, 1)]
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None
+    return plan.nbytes
