@@ -57,7 +57,7 @@ bench: $(VENV)/.runtime  ## our step and inference against torchvision's FasterR
 	$(BIN)/python benchmarks/train_step.py $(ARGS)
 	$(BIN)/python benchmarks/infer.py $(ARGS)
 
-docs-site: $(VENV)/.docs  ## the documentation as pages, in site/; every link and picture has to be there
+docs-site: $(VENV)/.docs  ## the documentation as pages in site/, with a search (python -m http.server -d site)
 	$(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
 
 $(VENV)/.docs: $(VENV)/.dev

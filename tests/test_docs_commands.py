@@ -7,6 +7,7 @@ block, `<!-- not run: REASON -->`, or `<!-- not run WORD: REASON -->` for its li
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from dataclasses import dataclass
@@ -149,6 +150,8 @@ def outcome(command, scope, *, out, real):
             return ""
         words = shlex.split(command.text, comments=True)
         code = run(words, out=out, real=real)
+        for made in out.glob("*.ckpt"):  # the pages call the folder of such a run OUT
+            shutil.copy(made, "OUT")
     except Exception:  # noqa: BLE001  (told with the command)
         return traceback.format_exc()
     fine = (0, 1) if "check" in words[1] else (0,)  # 1: warnings
