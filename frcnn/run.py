@@ -186,7 +186,7 @@ def train(app: App, folder: Path) -> float | None:
         results.write(folder, found)
         record.write()
         if app.export.at_end and is_first_process():
-            best = folder / "checkpoints" / ("best.ckpt" if checkpoints.best else "last.ckpt")
+            best = checkpoint_named("best" if checkpoints.best else "last", folder)
             _export_best(app, best, folder / "export")
         status.write("SUCCESS", "Training finished successfully.")
         return score

@@ -37,14 +37,14 @@ class OnnxFile:
     """A file that `export` wrote, ready to run.
 
     Args:
-        path: a .onnx file.
+        path: a .onnx file, or .onnx.enc, which is opened in memory.
         stages: whether tensors of its inside are wanted too; takes the package `onnx`.
         gpu: whether a GPU may be used, where ONNX Runtime has one.
         key: of a sealed file; that of the environment if empty.
 
     Raises:
-        WeightsError: it cannot be read, or `export` did not write it.
         SpecError: the key is missing or wrong.
+        WeightsError: it cannot be read, or `export` did not write it.
         RunError: ONNX Runtime is not installed.
     """
 

@@ -259,6 +259,15 @@ class Export(Message):
     )
     force_ptq: bool = option("int8: calibrate, whatever ranges the checkpoint has", default=False)
     at_end: bool = option("export the best checkpoint at the end of a training", default=False)
+    encrypt: bool = option("the model is encrypted with enc_key, as .onnx.enc", default=False)
+    engine_file: str = option("TensorRT engine to build of the model; empty: none", default="")
+    min_batch_size: int = option("engine: fewest images of a call", default=1, rule=at_least(1))
+    opt_batch_size: int = option("engine: images of a call to be fastest for", default=1, rule=at_least(1))
+    max_batch_size: int = option("engine: most images of a call", default=1, rule=at_least(1))
+    max_workspace_size: int = option(
+        "engine: memory of the network, bytes", default=2 << 30, rule=at_least(1 << 20)
+    )
+    strict_type_constraints: bool = option("engine: no type but data_type, on TensorRT 10", default=False)
 
 
 @dataclass
