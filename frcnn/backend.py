@@ -14,7 +14,8 @@ from frcnn import build
 from frcnn.bridge.document import Document
 from frcnn.data.sample import Batch
 from frcnn.deploy.onnx_runtime import OnnxBackend, OnnxFile
-from frcnn.errors import WeightsError
+from frcnn.deploy.tensorrt_run import EngineBackend, engine_settings
+from frcnn.encryption import model_suffix
 from frcnn.model.detector import Detections, DetectionSettings, FasterRCNN
 from frcnn.spec.evaluation import EvaluationConfig, InferenceConfig
 from frcnn.spec.run import App
@@ -76,7 +77,11 @@ class LitBackend(pl.LightningModule):
 
 
 def model_settings(
-    path: str | Path, *, over: Document | None = None, blocks: Collection[str] | None = None
+    path: str | Path,
+    *,
+    over: Document | None = None,
+    blocks: Collection[str] | None = None,
+    key: str = "",
 ) -> Document:
     """The settings that a model file brings along.
 
@@ -84,11 +89,13 @@ def model_settings(
         path: a model file.
         over: a spec whose blocks take the place of the model's; the network's settings stay.
         blocks: the blocks of `over` that count; all if None.
+        key: of a sealed file; that of the environment if empty.
 
     Raises:
         WeightsError: there is no such file, it is broken, or it is of a kind that cannot be used.
+        SpecError: the key is missing or wrong.
     """
-    return _kind(Path(path)).settings(Path(path), over, blocks)
+    return _kind(Path(path)).settings(Path(path), over, blocks, key)
 
 
 def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend:
@@ -108,27 +115,33 @@ def open_backend(app: App, block: EvaluationConfig | InferenceConfig) -> Backend
 class _Kind(NamedTuple):
     """How model files of one suffix are used."""
 
-    settings: Callable[[Path, Document | None, Collection[str] | None], Document]
+    settings: Callable[[Path, Document | None, Collection[str] | None, str], Document]
     open: Callable[[Path, App, DetectionSettings], Backend]
 
 
-def _checkpoint_settings(path: Path, over: Document | None, blocks: Collection[str] | None) -> Document:
-    return Checkpoint(path).document(over=over, blocks=blocks)
+def _checkpoint_settings(
+    path: Path, over: Document | None, blocks: Collection[str] | None, key: str
+) -> Document:
+    return Checkpoint(path, key=key).document(over=over, blocks=blocks)
 
 
 def _open_checkpoint(path: Path, app: App, settings: DetectionSettings) -> TorchBackend:
-    stored = Checkpoint(path)
+    stored = Checkpoint(path, key=app.enc_key)
     detector = build.build_detector(app, plan=stored.channels)
     stored.load_into(detector)
     return TorchBackend(detector, settings, epochs=stored.epochs)
 
 
-def _onnx_settings(path: Path, over: Document | None, blocks: Collection[str] | None) -> Document:
-    return settings_of_model(OnnxFile(path).settings, path, over=over, blocks=blocks)
+def _onnx_settings(path: Path, over: Document | None, blocks: Collection[str] | None, key: str) -> Document:
+    return settings_of_model(OnnxFile(path, key=key).settings, path, over=over, blocks=blocks)
+
+
+def _engine_settings(path: Path, over: Document | None, blocks: Collection[str] | None, _: str) -> Document:
+    return settings_of_model(engine_settings(path), path, over=over, blocks=blocks)
 
 
 def _open_onnx(path: Path, app: App, settings: DetectionSettings) -> OnnxBackend:
-    file = OnnxFile(path, gpu=app.trainer.accelerator in ("auto", "gpu"))
+    file = OnnxFile(path, key=app.enc_key, gpu=app.trainer.accelerator in ("auto", "gpu"))
     own = file.facts["detections"]
     for name, asked in asdict(settings).items():
         if own[name] != asked:
@@ -136,20 +149,17 @@ def _open_onnx(path: Path, app: App, settings: DetectionSettings) -> OnnxBackend
     return OnnxBackend(file, pixels=build.pixels(app))
 
 
+def _open_engine(path: Path, app: App, settings: DetectionSettings) -> EngineBackend:
+    return EngineBackend(path, settings, to_pixels=build.pixels(app).back)
+
+
 def _kind(path: Path) -> _Kind:
     """How a file is used; what is of no known kind is taken for a checkpoint, which says what is wrong."""
-    suffix = path.suffix.lower()
-    if suffix in (".engine", ".trt"):
-        raise WeightsError(
-            "engines come with a command that this version lacks",
-            where=path,
-            allowed="a .ckpt file of a run, or a .onnx file of export",
-            hint="the checkpoint that it was exported from",
-        )
-    return _KINDS.get(suffix, _KINDS[".ckpt"])
+    return _KINDS.get(model_suffix(path), _KINDS[".ckpt"])
 
 
 _KINDS = {
     ".ckpt": _Kind(_checkpoint_settings, _open_checkpoint),
     ".onnx": _Kind(_onnx_settings, _open_onnx),
+    **dict.fromkeys((".engine", ".trt"), _Kind(_engine_settings, _open_engine)),
 }

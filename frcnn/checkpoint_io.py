@@ -1,5 +1,6 @@
 """Checkpoint files that are whole or absent: written beside their place, then renamed into it."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from frcnn.encryption import SUFFIX, sealed
 from frcnn.errors import RunError
 from frcnn.safe_load import safe_load
 
@@ -45,9 +47,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def write_checkpoint(content: dict[str, Any], path: Path, *, hint: str) -> None:
-    """Write `content` to `path`; arguments as in `replacing`, errors as in `save_checkpoint`."""
+    """Write `content` to `path`, sealed where that is called .enc.
+
+    Arguments as in `replacing`, errors as in `save_checkpoint`; a SpecError where there is no key.
+    """
     with replacing(path, hint=hint) as unfinished, unfinished.open("wb") as file:
-        torch.save(content, file)
+        if path.suffix == SUFFIX:
+            plain = io.BytesIO()
+            torch.save(content, plain)
+            file.write(sealed(plain.getvalue(), where=path))
+        else:
+            torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
 

@@ -20,6 +20,8 @@ from frcnn.deploy import bundle
 from frcnn.deploy.bundle import ModelCard
 from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
+from frcnn.deploy.tensorrt import EngineSettings, build_engine
+from frcnn.encryption import SUFFIX, needed_key, sealed
 from frcnn.errors import RunError, SpecError
 from frcnn.model.detector import FasterRCNN
 from frcnn.ops.nms import NmsForm
@@ -57,9 +59,13 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         raise SpecError(
             "is no place for the model", where="export.output_file", found=target, allowed="NAME.onnx"
         )
-    if options.output_file and target.exists() and not app.run.overwrite:
+    ending = SUFFIX if options.encrypt else ""
+    if options.encrypt:
+        needed_key(app.enc_key, where="export.encrypt")
+    written = target.with_name(target.name + ending)
+    if options.output_file and written.exists() and not app.run.overwrite:
         hint = "another name, or run.overwrite=true"
-        raise SpecError("is there already", where="export.output_file", found=target, hint=hint)
+        raise SpecError("is there already", where="export.output_file", found=written, hint=hint)
     for field in ("cal_cache_file", "cal_json_file"):
         named_file = getattr(options, field)
         if named_file and Path(named_file).exists() and not app.run.overwrite:
@@ -115,24 +121,29 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         card = replace(card, cache=str(cache))
     results.store_settings(app, folder)
     with _together(target.parent) as made:
-        for name, (content, known) in named.items():
+        for name, (graph_made, known) in named.items():
             metadata = {**texts, "graph": json.dumps(known), "version": __version__}
-            (made / name).write_bytes(onnx_file.with_metadata(content, metadata).SerializeToString())
+            content = onnx_file.with_metadata(graph_made, metadata).SerializeToString()
+            if options.encrypt:
+                content = sealed(content, app.enc_key, where=target.parent / name)
+            (made / f"{name}{ending}").write_bytes(content)
         for name, text in bundle.files(card).items():
             write_text(made / name, text)
         for place, text in beside.items():
             write_text(made / place, text)  # an absolute place is its own
         write_text(made / "spec.txt", texts["spec"])
-    log.info("%s and what belongs to it in %s", target.name, target.parent)
+    log.info("%s and what belongs to it in %s", written.name, target.parent)
     compared: dict[str, Any] = {}
     if options.parity:
-        pair = [app.run.model_path, str(target)]
+        pair = [app.run.model_path, str(written)]
         compared["parity"] = compare_models(app, pair, loader=loader, as_float=True)
         write_parity(compared["parity"], target.parent)
     if options.parity and rounded:
-        pair = [app.run.model_path, str(_rounded(target))]
+        pair = [app.run.model_path, f"{_rounded(target)}{ending}"]
         compared["parity_int8"] = compare_models(app, pair, loader=loader, as_float=as_float)
         write_parity(compared["parity_int8"], target.parent, stem="parity_int8")
+    if options.engine_file and all(found["agree"] for found in compared.values()):
+        _build_engine(app, Path(f"{_rounded(target) if rounded else target}{ending}"))
     parameters = sum(
         tensor.numel() for tensor in detector.state_dict().values() if tensor.is_floating_point()
     )
@@ -140,14 +151,29 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "schema": 1,
         "command": "export",
         "model": app.run.model_path,
-        "exported": [str(target.parent / name) for name in named],
+        "exported": [str(target.parent / f"{name}{ending}") for name in named],
         "graph": facts,
         "notices": notices,
         "parity": compared.get("parity"),
         "parity_int8": compared.get("parity_int8"),
-        "kpi": {"param_count": parameters / 1e6, "size": target.stat().st_size / 2**20},
+        "kpi": {"param_count": parameters / 1e6, "size": written.stat().st_size / 2**20},
         "versions": results.versions() | onnx_file.versions(),
     }
+
+
+def _build_engine(app: App, graph: Path) -> None:
+    options = app.export
+    settings = EngineSettings(
+        precision=options.data_type,
+        workspace=options.max_workspace_size,
+        min_batch=options.min_batch_size,
+        opt_batch=options.opt_batch_size,
+        max_batch=options.max_batch_size,
+        strict_types=options.strict_type_constraints,
+    )
+    log.info("building %s", options.engine_file)
+    record = build_engine(graph, options.engine_file, settings=settings, key=app.enc_key)
+    log.info("built with %s %s in %.0f s", record.library, record.version, record.seconds)
 
 
 def calibrate(app: App, detector: FasterRCNN, *, ranges: Mapping[str, float]) -> None:

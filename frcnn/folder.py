@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from frcnn.encryption import SUFFIX
 from frcnn.errors import RunError, SpecError
 
 FILES = ("config.yaml", "spec.txt", "status.json", "metrics.csv", "results.json", "log.txt")
@@ -24,6 +25,13 @@ def is_first_process() -> bool:
 def holds_run(folder: Path) -> bool:
     """Whether a run was started in a folder, or a conversion left its results there."""
     return (folder / "config.yaml").exists() or (folder / "results.json").exists()
+
+
+def checkpoint_named(name: str, folder: Path) -> Path:
+    """A checkpoint of a run, such as `last`: `checkpoints/last.ckpt`, or `.ckpt.enc` where that is newer."""
+    plain = folder / "checkpoints" / f"{name}.ckpt"
+    found = [path for path in (plain, plain.with_name(f"{plain.name}{SUFFIX}")) if path.exists()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=plain)
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -53,7 +61,7 @@ def claimed(
     if not is_first_process():
         yield
         return
-    last = folder / "checkpoints" / "last.ckpt"
+    last = checkpoint_named("last", folder)
     if resume and not resume.exists():
         hint = "run.overwrite=true starts again" if holds_run(folder) else "hydra.run.dir=FOLDER names a run"
         raise SpecError("there is no checkpoint to go on from", where=resume, hint=hint)

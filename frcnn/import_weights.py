@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from frcnn import build, results
 from frcnn.bridge.assign import assign
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
+from frcnn.encryption import SUFFIX, VARIABLE, model_suffix, needed_key
 from frcnn.errors import SpecError
 from frcnn.exits import exit_code
 from frcnn.model.backbones import BACKBONES
@@ -46,7 +48,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if len(specs) > 1:
         raise SpecError("one spec at a time", where="command line", found=", ".join(specs))
     if arguments.key:
-        log.info("the key is not used: an encrypted file has to be decoded first")
+        os.environ[VARIABLE] = arguments.key
+        if SUFFIX not in (Path(arguments.source).suffix, Path(arguments.target).suffix):
+            log.info("the key is not used: it is for .ckpt.enc, and TAO's own files have to be decoded first")
     with reported(
         arguments.results_dir, start="Starting import.", end="Import finished successfully."
     ) as kpi:
@@ -74,10 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: import_weights model.epoch_12.hdf5 model.ckpt spec=their_spec.txt, "
         "then evaluate.py model_path=model.ckpt",
     )
-    parser.add_argument("source", metavar="IN", help="model file, decrypted")
-    parser.add_argument("target", metavar="OUT.ckpt", help="checkpoint to write")
+    parser.add_argument("source", metavar="IN", help="model file")
+    parser.add_argument(
+        "target",
+        metavar="OUT.ckpt",
+        help="checkpoint to write; OUT.ckpt.enc: encrypted",
+    )
     parser.add_argument("-e", "--spec", metavar="FILE", help="experiment spec; spec=FILE is the same")
-    parser.add_argument("-k", "--key", metavar="KEY", help="accepted and not used")
+    parser.add_argument("-k", "--key", metavar="KEY", help="of an encrypted checkpoint, to read or to write")
     parser.add_argument("-r", "--results_dir", metavar="DIR", type=Path, help="for status.json")
     parser.add_argument("-v", "--verbose", action="store_true", help="stack traces of errors")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.ckpt if it is there")
@@ -92,7 +100,7 @@ def import_weights(
 
     Args:
         source: a Keras file of TAO's, or whatever `load_pretrained` takes.
-        target: .ckpt file to write.
+        target: .ckpt file to write, or .ckpt.enc.
         spec: experiment that the network belongs to; arch, crop size and input size may be left out where
             the file shows them. A checkpoint has its own, which is taken where this is empty.
         items: `path=value` over the spec.
@@ -104,7 +112,7 @@ def import_weights(
         RunError: the checkpoint cannot be written.
     """
     _check_target(source, Path(target), overwrite=overwrite)
-    suffix = "" if is_name(source) else Path(source).suffix.lower()
+    suffix = "" if is_name(source) else model_suffix(source)
     if suffix == ".ckpt":
         return _import_checkpoint(source, target, spec=spec, items=items)
     if suffix not in SUFFIXES:
@@ -142,8 +150,11 @@ def import_weights(
 def _check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Stop before the work where its result could not be kept."""
     where = "OUT.ckpt"
-    if target.suffix != ".ckpt":
-        raise SpecError("is no name of a checkpoint", where=where, found=target, allowed="NAME.ckpt")
+    if model_suffix(target) != ".ckpt":
+        allowed = "NAME.ckpt or NAME.ckpt.enc"
+        raise SpecError("is no name of a checkpoint", where=where, found=target, allowed=allowed)
+    if target.suffix == SUFFIX:
+        needed_key(where=target)
     if not is_name(source) and Path(source).resolve() == target.resolve():
         raise SpecError("IN and OUT.ckpt are the same file", where=where, found=target)
     if target.is_dir():

@@ -82,7 +82,7 @@ def _close_wandb(checkpoints: Path | None, *, failed: bool) -> None:
     run = wandb.run
     if run is None:
         return
-    files = sorted(checkpoints.glob("*t.ckpt")) if checkpoints else []
+    files = sorted(checkpoints.glob("[bl]*t.ckpt*")) if checkpoints else []
     if files:
         artifact = wandb.Artifact(f"checkpoints-{run.id}", type="model")
         for file in files:

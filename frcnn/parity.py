@@ -21,6 +21,7 @@ from frcnn.bridge.files import write_text
 from frcnn.data.sample import Batch
 from frcnn.deploy.agreement import Agreement, Boxes, Limits, compare, near
 from frcnn.deploy.onnx_runtime import OnnxBackend, OnnxFile
+from frcnn.encryption import model_suffix
 from frcnn.errors import DataError, RunError
 from frcnn.metrics import DetectionEvaluator, EvaluationResult
 from frcnn.model import roi_head, rpn
@@ -80,7 +81,7 @@ def compare_models(
     Raises:
         WeightsError: a model cannot be used.
     """
-    facts = [OnnxFile(path).facts if Path(path).suffix == ".onnx" else {} for path in paths]
+    facts = [OnnxFile(path).facts if model_suffix(path) == ".onnx" else {} for path in paths]
     exported: Mapping[str, Any] = next((known for known in reversed(facts) if known), {})
     settings = build.detection_settings(app.inference_config)
     if exported:
@@ -148,7 +149,7 @@ def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _open(path: str, app: App, settings: DetectionSettings, facts: Mapping[str, Any], as_float: bool) -> Side:
-    if Path(path).suffix == ".onnx":
+    if model_suffix(path) == ".onnx":
         backend = OnnxBackend(OnnxFile(path, stages=True), pixels=build.pixels(app))
         return Side(path, backend, backend.stages, facts)
     document = model_settings(path)

@@ -186,25 +186,28 @@ def load(
     classes: Collection[str] = (),
     batch_size: int = 1,
     device: str = "auto",
+    key: str = "",
 ) -> Predictor:
     """A predictor of a model file.
 
     Args:
-        path: a .ckpt file of a run or of `import_weights`.
+        path: a .ckpt or .ckpt.enc file of a run or of `import_weights`.
         threshold: score from which an object counts; `bbox_visualize_threshold` of the model's spec if None.
         classes: names of the classes that count; none: all.
         batch_size: images that go through the network together.
         device: auto, cpu or gpu.
+        key: of an encrypted model; $FRCNN_ENC_KEY if empty.
 
     Raises:
         WeightsError: the model cannot be used.
-        SpecError: a class, a threshold or a device that there is not.
+        SpecError: a class, a threshold or a device that there is not; or the key is missing or wrong.
     """
     if not Path(path).is_file():
         raise WeightsError("no such model file", where=path)
-    document = model_settings(path)
+    document = model_settings(path, key=key)
     run, trainer = (build_message(kind, document.extra[kind.__name__.lower()]) for kind in (Run, Trainer))
     app = App.of(document.spec, run=run, trainer=trainer)
+    app.enc_key = key
     if device not in ("auto", "cpu", "gpu"):
         raise SpecError("no such device", where="device", found=device, allowed="auto, cpu, gpu")
     block, app.trainer.accelerator = app.inference_config, device

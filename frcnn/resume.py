@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from frcnn.errors import SpecError
-from frcnn.folder import run_of
+from frcnn.folder import checkpoint_named, run_of
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message, walk
 from frcnn.spec.run import App
@@ -27,7 +27,7 @@ OF_THE_SCHEDULE = ("training_config.num_epochs", "training_config.learning_rate"
 def checkpoint_to_resume(app: App, folder: Path) -> Path | None:
     """Where a training goes on from: the run's own last checkpoint, or that of `resume_from_model`."""
     if app.run.resume:
-        return folder / "checkpoints" / "last.ckpt"
+        return checkpoint_named("last", folder)
     named = app.training_config.resume_from_model
     return Path(named) if named else None
 

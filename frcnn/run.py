@@ -34,9 +34,10 @@ from frcnn.callbacks import (
 )
 from frcnn.dashboards import media
 from frcnn.data.index import overlap
+from frcnn.encryption import model_suffix, needed_key
 from frcnn.errors import RunError, SpecError
 from frcnn.export import check_settings, export_model
-from frcnn.folder import claimed, is_first_process, logged, run_of
+from frcnn.folder import checkpoint_named, claimed, is_first_process, logged, run_of
 from frcnn.infer import infer_pictures
 from frcnn.lit_module import LitFasterRCNN
 from frcnn.loggers import open_loggers
@@ -87,6 +88,7 @@ def train(app: App, folder: Path) -> float | None:
         FrcnnError: wrong input, or a run that could not go on.
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
+    suffix = _checkpoint_suffix(app)
     if app.export.at_end:
         check_settings(app)
     with _run(app, folder, "train") as status:
@@ -129,6 +131,7 @@ def train(app: App, folder: Path) -> float | None:
             total_epochs=app.training_config.num_epochs,
             keep=app.run.keep_checkpoints,
             every_n_steps=app.run.save_every_n_steps,
+            suffix=suffix,
         )
         callbacks: list[pl.Callback] = [checkpoints, LrMonitor(), Throughput(), status, progress]
         callbacks += [FirstSamples(record.show_training, count=12)]
@@ -164,7 +167,7 @@ def train(app: App, folder: Path) -> float | None:
         score = _finite(metrics.get(app.run.optimize))
         found = results.collect(app, validation, "train", seconds=time.perf_counter() - since)
         found |= {
-            "model": "checkpoints/last.ckpt",
+            "model": f"checkpoints/last{checkpoints.suffix}",
             "images_per_second": progress.images_per_second,
             "epoch": epochs,
             "best": checkpoints.best,
@@ -177,7 +180,7 @@ def train(app: App, folder: Path) -> float | None:
         results.write(folder, found)
         record.write()
         if app.export.at_end and is_first_process():
-            best = folder / "checkpoints" / ("best.ckpt" if checkpoints.best else "last.ckpt")
+            best = checkpoint_named("best" if checkpoints.best else "last", folder)
             _export_best(app, best, folder / "export")
         status.write("SUCCESS", "Training finished successfully.")
         return score
@@ -227,7 +230,9 @@ def evaluate(app: App, folder: Path) -> float | None:
 def prune(app: App, folder: Path) -> None:
     """Cut the weak channels out of a checkpoint's network; arguments and errors as in `train`."""
     settings = app.prune
-    target = _place_of_checkpoint(app, settings.output_file or folder / "pruned.ckpt", "prune.output_file")
+    target = _place_of_checkpoint(
+        app, settings.output_file or folder / f"pruned{_checkpoint_suffix(app)}", "prune.output_file"
+    )
     with _run(app, folder, "prune") as status:
         data = _prepare(app, train=False) if settings.sensitivity else None
         if data is not None and data.validation is None:
@@ -289,7 +294,7 @@ def quantize(app: App, folder: Path) -> None:
     """Calibrate a checkpoint's network for int8; arguments and errors as in `train`."""
     settings = app.quantize
     target = _place_of_checkpoint(
-        app, settings.output_file or folder / "quantized.ckpt", "quantize.output_file"
+        app, settings.output_file or folder / f"quantized{_checkpoint_suffix(app)}", "quantize.output_file"
     )
     with _run(app, folder, "quantize") as status:
         app.training_config.enable_augmentation = False
@@ -433,7 +438,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
     if app.run.resume and command != "train":
         raise SpecError("only training resumes", where="run.resume", hint="hydra.run.dir=ANOTHER_FOLDER")
     notices: list[str] = []
-    resumed, last = None, folder / "checkpoints" / "last.ckpt"
+    resumed = None
     if command == "train":
         locate_weights(app)
         resumed = checkpoint_to_resume(app, folder)
@@ -458,7 +463,7 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             yield status
         except KeyboardInterrupt:
             status.write("FAILURE", "The run was interrupted.")
-            if last.exists():
+            if checkpoint_named("last", folder).exists():
                 log.warning("interrupted; go on with: run.resume=last hydra.run.dir=%s", folder)
             else:
                 log.warning("interrupted before the first checkpoint")
@@ -470,6 +475,18 @@ def _run(app: App, folder: Path, command: str) -> Iterator[StatusWriter]:
             if cause is error:
                 raise
             raise cause from error
+
+
+def _checkpoint_suffix(app: App) -> str:
+    """What the names of checkpoints end with.
+
+    Raises:
+        SpecError: they are to be encrypted, and there is no key.
+    """
+    if not app.run.encrypt_checkpoints:
+        return ".ckpt"
+    needed_key(where="run.encrypt_checkpoints")
+    return ".ckpt.enc"
 
 
 def _prepare(app: App, *, train: bool = True) -> build.Data:
@@ -562,8 +579,8 @@ def _validation(app: App) -> ValidationMap:
 def _place_of_checkpoint(app: App, named: str | Path, field: str) -> Path:
     """Where a command writes its checkpoint."""
     target = Path(named)
-    if target.suffix != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
-        allowed = "NAME.ckpt, and not the file that is read"
+    if model_suffix(target) != ".ckpt" or target.resolve() == Path(app.run.model_path).resolve():
+        allowed = "NAME.ckpt or NAME.ckpt.enc, and not the file that is read"
         raise SpecError("is no place for the checkpoint", where=field, found=target, allowed=allowed)
     return target
 

@@ -4,6 +4,7 @@ torch.load runs with `weights_only=True`, which knows tensors and plain containe
 do at a file's word, reserve memory or unpack, is checked here.
 """
 
+import io
 import pickle
 import re
 import struct
@@ -11,11 +12,12 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from frcnn.encryption import SUFFIX, is_sealed, unsealed
 from frcnn.errors import WeightsError
 from frcnn.paths import refuse_missing
 
@@ -38,27 +40,40 @@ _BROKEN = (
 )
 
 
-def safe_load(path: Path, *, what: str) -> Any:
-    """What a file of torch.save holds, on the CPU.
+def safe_load(path: Path, *, what: str, key: str = "") -> Any:
+    """What a file of torch.save holds, on the CPU; a sealed one is opened in memory.
 
     Args:
         path: the file.
         what: what it should be, for messages.
+        key: of a sealed file; that of the environment if empty.
 
     Raises:
         WeightsError: no such file, broken, cut off, compressed, with objects or code in it, or with tensors
             that are none.
+        SpecError: it is sealed, and the key is missing or wrong.
     """
     refuse_missing(path, what=what)
     try:
-        if zipfile.is_zipfile(path):
-            _refuse_packed(path)
+        sealed = path.suffix == SUFFIX or is_sealed(path)
+        file: BinaryIO = io.BytesIO(unsealed(path, key)) if sealed else path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error.strerror, what=what) from error
+    with file:
+        return _load(file, path, what=what)
+
+
+def _load(file: BinaryIO, path: Path, *, what: str) -> Any:
+    try:
+        if zipfile.is_zipfile(file):
+            _refuse_packed(file, path)
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about files that are refused in a moment
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except _BROKEN as error:
         # torch's own words would advise to load it unsafely.
-        if objects := _objects(path, error):
+        if objects := _objects(file, error):
             raise WeightsError(
                 "holds objects or code, which are not loaded",
                 where=path,
@@ -72,29 +87,29 @@ def safe_load(path: Path, *, what: str) -> Any:
     return content
 
 
-def unreadable(path: Path, why: str, *, what: str) -> WeightsError:
+def unreadable(path: Path, why: object, *, what: str) -> WeightsError:
     """The error for a file that ends early or holds nonsense."""
     found = f"{path.stat().st_size} bytes, {why}"
     return WeightsError(f"cannot be read: broken, cut off, or no {what}", where=path, found=found)
 
 
-def _objects(path: Path, error: Exception) -> str | None:
+def _objects(file: BinaryIO, error: Exception) -> str | None:
     """What torch stopped at, if it was no tensor or plain container; it names the first."""
     if named := re.search(r"GLOBAL (\S+)", str(error)):
         return named[1]
-    with path.open("rb") as file:
-        begin = file.read(2)
+    file.seek(0)
+    begin = file.read(2)
     # torch.save writes protocol 2, whatever Python's own is.
     newer = begin[:1] == pickle.PROTO and begin[1:] > b"\x02"
     return f"a pickle of protocol {begin[1]}" if newer else None
 
 
-def _refuse_packed(path: Path) -> None:
+def _refuse_packed(file: BinaryIO, path: Path) -> None:
     """An archive that unpacks to more than itself is none of torch's, which stores records as they are."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         size = sum(record.file_size for record in archive.infolist())
-    if size > path.stat().st_size:
-        found = f"{path.stat().st_size:,} bytes that unpack to {size:,}"
+    if size > (packed := file.seek(0, io.SEEK_END)):
+        found = f"{packed:,} bytes that unpack to {size:,}"
         raise WeightsError("is compressed, as torch never does", where=path, found=found)
 
 

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from frcnn.callbacks import TrainingProgress
 from frcnn.checkpoint_io import AtomicCheckpointIO
 from frcnn.errors import RunError, SpecError, StoppedError
+from frcnn.folder import checkpoint_named
 from frcnn.processes import ending_together, start_children
 from frcnn.spec.run import App, Trainer
 from frcnn.strategy import DataParallel
@@ -188,7 +189,7 @@ def _ends(folder: Path) -> Iterator[None]:
     try:
         yield
     except SIGTERMException:
-        last = folder / "checkpoints" / "last.ckpt"
+        last = checkpoint_named("last", folder)
         hint = f"go on with: run.resume=last hydra.run.dir={folder}" if last.exists() else None
         raise StoppedError("stopped by SIGTERM", where=folder, hint=hint) from None
     except torch.OutOfMemoryError as error:

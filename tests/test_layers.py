@@ -14,6 +14,7 @@ LEVELS = [
         "data",
         "metrics",
         "checkpoint_io",
+        "encryption",
         "safe_load",
         "paths",
         "folder",
@@ -55,7 +56,7 @@ LEVELS = [
         "import_weights",
         "reference",
     },
-    {"config", "entry"},
+    {"build_engine", "config", "entry"},
 ]
 
 

@@ -170,7 +170,7 @@ def test_the_smallest_pictures(tmp_path, size, changes):
 def test_models_that_cannot_be_loaded(model, tmp_path):
     for name in ("a.engine", "a.trt"):
         (tmp_path / name).write_bytes(b"")
-        with pytest.raises(WeightsError, match="engines"):
+        with pytest.raises(WeightsError, match="brings no settings of a model"):
             frcnn.load(tmp_path / name)
     for name in ("a.hdf5", "a.tlt"):
         (tmp_path / name).write_bytes(b"")

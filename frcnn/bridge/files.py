@@ -1,4 +1,4 @@
-"""Text files that are read with clear errors and written whole or not at all."""
+"""Files that are written whole or not at all, and text that is read with clear errors."""
 
 import contextlib
 import os
@@ -33,7 +33,12 @@ def read_text(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text through a temporary file beside the target, so that a kill leaves no half file.
+    """Write UTF-8 text; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file through a temporary one beside the target, so that a kill leaves no half file.
 
     Raises:
         RunError: the folder is missing or read-only, or the disk is full.
@@ -41,11 +46,9 @@ def write_text(path: str | Path, text: str) -> None:
     target = Path(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:

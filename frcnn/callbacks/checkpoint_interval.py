@@ -37,6 +37,7 @@ class CheckpointInterval(Checkpoint):
         total_epochs: epochs of the whole run, to say when no numbered file can come of it.
         keep: numbered files that stay, the newest ones; 0: all.
         every_n_steps: optimizer steps between two updates of last.ckpt within an epoch; 0: none.
+        suffix: of the files; `.ckpt.enc` seals them.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class CheckpointInterval(Checkpoint):
         total_epochs: int,
         keep: int = 0,
         every_n_steps: int = 0,
+        suffix: str = ".ckpt",
     ) -> None:
         self.folder, self.stem, self.interval, self.total_epochs = Path(folder), stem, interval, total_epochs
-        self.keep, self.every_n_steps = keep, every_n_steps
+        self.keep, self.every_n_steps, self.suffix = keep, every_n_steps, suffix
         self.best: Best | None = None
         self._saved_step = 0
         self._told = False  # to end, at the next place where that can be
@@ -110,12 +112,12 @@ class CheckpointInterval(Checkpoint):
         # Without validation in this epoch the metric is an old one, which cannot beat itself.
         mean = float(trainer.callback_metrics.get("val/mAP", -1.0))
         improved = self._improves(mean, epoch)
-        last, numbered = self.folder / "last.ckpt", self.folder / f"{self.stem}.epoch_{epoch}.ckpt"
+        last, numbered = self._file("last"), self._file(f"{self.stem}.epoch_{epoch}")
         saved = numbered if epoch % self.interval == 0 else last
         trainer.save_checkpoint(saved, weights_only=False)
         if trainer.is_global_zero:
             if improved:
-                link_checkpoint(saved, self.folder / "best.ckpt")
+                link_checkpoint(saved, self._file("best"))
             if saved != last:
                 link_checkpoint(saved, last)
                 self._thin_out(epoch)
@@ -126,18 +128,21 @@ class CheckpointInterval(Checkpoint):
     def judge_last(self, mean: float, *, epoch: int) -> None:
         """Make last.ckpt the best if a validation after the end says so."""
         if self._improves(mean, epoch) and is_first_process():
-            link_checkpoint(self.folder / "last.ckpt", self.folder / "best.ckpt")
+            link_checkpoint(self._file("last"), self._file("best"))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}{self.suffix}"
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(self._file("last"), weights_only=False)
         self._saved_step = trainer.global_step
 
     def _thin_out(self, epoch: int) -> None:
         """Remove the oldest numbered files; best.ckpt and last.ckpt keep their bytes."""
-        found = self.folder.glob("*.epoch_*.ckpt")
-        files = {int(file.suffixes[-2].rpartition("_")[2]): file for file in found}
+        found = self.folder.glob(f"*.epoch_*{self.suffix}")
+        files = {int(file.name.removesuffix(self.suffix).rpartition("_")[2]): file for file in found}
         numbers = sorted(number for number in files if number <= epoch)
         for old in numbers[: -self.keep] if self.keep else ():
             files[old].unlink()
@@ -154,7 +159,7 @@ class CheckpointInterval(Checkpoint):
     def _improves(self, mean: float, epoch: int) -> bool:
         improves = mean > (self.best["mAP"] if self.best else -1.0)
         if improves:
-            self.best = Best(epoch=epoch, mAP=mean, checkpoint="best.ckpt")
+            self.best = Best(epoch=epoch, mAP=mean, checkpoint=self._file("best").name)
         return improves
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
 from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, Pixels
 from frcnn.deploy.needs import need
+from frcnn.encryption import unsealed
 from frcnn.errors import DataError, WeightsError
 from frcnn.model.detector import Detections
 
@@ -20,12 +21,12 @@ KEY = "frcnn."
 """Begins the names of the texts that a file of ours keeps."""
 
 
-def with_stages(path: Path) -> bytes:
-    """A file whose tensors of `STAGES` are outputs too."""
+def with_stages(content: bytes) -> bytes:
+    """A graph whose tensors of `STAGES` are outputs too."""
     need("onnx")
     import onnx
 
-    model = onnx.load(path)
+    model = onnx.load_from_string(content)
     inner = {value.name: value for value in model.graph.value_info}
     model.graph.output.extend(inner[name] for name in STAGES if name in inner)
     written: bytes = model.SerializeToString()
@@ -36,16 +37,18 @@ class OnnxFile:
     """A file that `export` wrote, ready to run.
 
     Args:
-        path: a .onnx file.
+        path: a .onnx file, or .onnx.enc, which is opened in memory.
         stages: whether tensors of its inside are wanted too; takes the package `onnx`.
         gpu: whether a GPU may be used, where ONNX Runtime has one.
+        key: of an encrypted file; that of the environment if empty.
 
     Raises:
+        SpecError: the key is missing or wrong.
         WeightsError: it cannot be read, or `export` did not write it.
         RunError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: str | Path, *, stages: bool = False, gpu: bool = False) -> None:
+    def __init__(self, path: str | Path, *, stages: bool = False, gpu: bool = False, key: str = "") -> None:
         need("onnxruntime")
         import onnxruntime
 
@@ -55,10 +58,9 @@ class OnnxFile:
         options.log_severity_level = 3
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider") if gpu else ("CPUExecutionProvider",)
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        if not self.path.is_file():
-            raise WeightsError("no such model file", where=path)
+        content = unsealed(path, key)
         try:
-            source = with_stages(self.path) if stages else str(path)
+            source = with_stages(content) if stages else content
             self.session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:
             found = str(error).strip().split("\n")[0][:200]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frcnn import encryption
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
@@ -17,7 +18,7 @@ from frcnn.entry import overrides, sweep
 from frcnn.entry.tao_flags import translated
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
-from frcnn.folder import holds_run, run_of
+from frcnn.folder import checkpoint_named, holds_run, run_of
 from frcnn.paths import PathFinder, conf_dir, load_mounts
 from frcnn.spec.run import App
 from frcnn.spec.values import model_file
@@ -57,12 +58,7 @@ def _run(command: str, argv: Sequence[str]) -> None:
         line.overrides.append(f"inference_config.images_dir={overrides.quoted(Path(images))}")
     overrides.check(line.overrides, conf_dir(), command)
     sweep.check(line)
-    documents = _documents(command, line)
-    for key in (*(document.spec.enc_key for document in documents), *line.values.get("enc_key", [])):
-        # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
-        if key:
-            os.environ["FRCNN_ENC_KEY"] = key
-    _compose(command, line, documents)
+    _compose(command, line, _documents(command, line))
 
 
 def _compared(argv: Sequence[str]) -> list[str]:
@@ -122,6 +118,10 @@ def settings_of(command: str, argv: Sequence[str], problems: list[FrcnnError]) -
 
 def _documents(command: str, line: overrides.CommandLine) -> list[Document]:
     specs = [read_spec(path) for path in line.values.get("spec", [])]
+    for key in (*(spec.spec.enc_key for spec in specs), *line.values.get("enc_key", [])):
+        # The key stays out of Hydra's tree, which is written to disk in clear (interface 12).
+        if key:
+            os.environ[encryption.VARIABLE] = key
     if command == "train":
         return _settings_of_training(line, specs)
     if command not in ("evaluate", "export", "infer", "parity", "prune", "quantize"):
@@ -183,7 +183,7 @@ def _last_or_nothing(line: overrides.CommandLine, folder: str | None) -> None:
     line.overrides[:] = [item for item in line.overrides if overrides.split(item)[1] != "run.resume"]
     if not folder:
         raise SpecError("which run?", where="run.resume", hint="hydra.run.dir=FOLDER of the run")
-    if (Path(folder) / "checkpoints" / "last.ckpt").exists():
+    if checkpoint_named("last", Path(folder)).exists():
         line.overrides.append("run.resume=last")
     elif holds_run(Path(folder)):
         line.overrides.append("run.overwrite=true")

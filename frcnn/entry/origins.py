@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from frcnn.bridge.document import Document
+from frcnn.encryption import model_suffix
 from frcnn.spec.fields import walk
 from frcnn.spec.run import App
 
@@ -62,7 +63,7 @@ def _mentions(paths: Iterable[str], path: str) -> bool:
 def _place(document: Document, path: str) -> str:
     place = document.places.find(path)
     name = Path(document.source).name
-    kind = "checkpoint" if name.endswith(".ckpt") else "spec"
+    kind = "checkpoint" if model_suffix(name) == ".ckpt" else "spec"
     return f"{kind} {name}:{place[0]}" if place and kind == "spec" else f"{kind} {name}"
 
 

@@ -21,7 +21,7 @@ from frcnn.bridge import yaml
 from frcnn.bridge.files import write_text
 from frcnn.entry import overrides
 from frcnn.errors import FrcnnError, RunError, SpecError, StoppedError
-from frcnn.folder import holds_run, is_first_process
+from frcnn.folder import checkpoint_named, holds_run, is_first_process
 from frcnn.paths import conf_dir
 from frcnn.report.tables import render, rows_table
 from frcnn.spec.run import App, Run
@@ -189,7 +189,7 @@ def job(
 def go_on_if_requeued(run: Run, folder: Path) -> None:
     """A job that Slurm starts a second time goes on where it was, or begins anew if it had not come far."""
     if int(os.environ.get("SLURM_RESTART_COUNT", 0)) and holds_run(folder):
-        if (folder / "checkpoints" / "last.ckpt").exists():
+        if checkpoint_named("last", folder).exists():
             run.resume = "last"
         else:
             run.overwrite = True

@@ -19,7 +19,7 @@ class Experiment(Message):
     model_config: ModelConfig = setting(3, "network", factory=ModelConfig)
     training_config: TrainingConfig = setting(4, "training", factory=TrainingConfig)
     dataset_config: DatasetConfig = setting(5, "data", factory=DatasetConfig)
-    enc_key: str = setting(6, "key of encrypted .tlt files; never written to a run", default="")
+    enc_key: str = setting(6, "key of encrypted models; never written to a run", default="")
     augmentation_config: AugmentationConfig = setting(7, "images", factory=AugmentationConfig)
     inference_config: InferenceConfig = setting(8, "inference", factory=InferenceConfig)
     evaluation_config: EvaluationConfig = setting(9, "evaluation", factory=EvaluationConfig)

@@ -96,6 +96,10 @@ class Run(Message):
         "metric that train returns and a sweep looks at: any that is logged, such as train/loss_epoch",
         default="val/mAP",
     )
+    encrypt_checkpoints: bool = option(
+        "checkpoints are encrypted with enc_key, as .ckpt.enc, which every command opens with it",
+        default=False,
+    )
     log_checkpoints: bool = option("W&B: keep the best and the last checkpoint as an artifact", default=False)
     check_steps: int = option(
         "check: training steps to time; 0: neither time nor memory is measured", default=3, rule=at_least(0)
@@ -249,6 +253,15 @@ class Export(Message):
     )
     force_ptq: bool = option("int8: calibrate, whatever ranges the checkpoint has", default=False)
     at_end: bool = option("export the best checkpoint at the end of a training", default=False)
+    encrypt: bool = option("the model is encrypted with enc_key, as .onnx.enc", default=False)
+    engine_file: str = option("TensorRT engine to build of the model; empty: none", default="")
+    min_batch_size: int = option("engine: fewest images of a call", default=1, rule=at_least(1))
+    opt_batch_size: int = option("engine: images of a call to be fastest for", default=1, rule=at_least(1))
+    max_batch_size: int = option("engine: most images of a call", default=1, rule=at_least(1))
+    max_workspace_size: int = option(
+        "engine: memory of the network, bytes", default=2 << 30, rule=at_least(1 << 20)
+    )
+    strict_type_constraints: bool = option("engine: no type but data_type, on TensorRT 10", default=False)
 
 
 @dataclass

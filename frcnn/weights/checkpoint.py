@@ -14,11 +14,13 @@ from torch import Tensor
 
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
-from frcnn.checkpoint_io import AtomicCheckpointIO, write_checkpoint
+from frcnn.checkpoint_io import write_checkpoint
+from frcnn.encryption import model_suffix
 from frcnn.errors import SpecError, WeightsError
 from frcnn.model.detector import FasterRCNN
 from frcnn.quantize import TENSORS as QUANTIZER_TENSORS
 from frcnn.quantize import quantize
+from frcnn.safe_load import safe_load
 from frcnn.spec.experiment import Experiment
 from frcnn.spec.fields import Message
 from frcnn.spec.run import App
@@ -32,27 +34,33 @@ log = logging.getLogger(__name__)
 PREFIX = "detector."
 TRAITS = ("relu6", "activation_scales", "quantized")
 FOREIGN = (*SUFFIXES, ".onnx", ".engine", ".etlt")
+HINTS = {
+    **dict.fromkeys(SUFFIXES, "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it"),
+    ".etlt": "only the toolkit that wrote it decodes it: bring its .hdf5 in with scripts/import_weights.py",
+}
+"""By suffix, the way to a checkpoint."""
 
 
 class Checkpoint:
     """A checkpoint of ours, read once; nothing in the file is executed.
 
     Args:
-        path: a .ckpt file.
+        path: a .ckpt file, or a .ckpt.enc file, which is opened in memory.
+        key: of the latter; that of the environment if empty.
 
     Raises:
         WeightsError: no such file, broken, or not written by `frcnn`.
+        SpecError: the key is missing or wrong.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, key: str = "") -> None:
         self.path = Path(path)
-        if self.path.suffix in FOREIGN:
-            keras = self.path.suffix in SUFFIXES
-            hint = "scripts/import_weights.py IN OUT.ckpt spec=FILE makes one of it" if keras else None
+        if (suffix := model_suffix(path)) in FOREIGN:
+            hint = HINTS.get(suffix)
             raise WeightsError(
                 "is no checkpoint of frcnn", where=path, allowed="a .ckpt file of a run", hint=hint
             )
-        content = AtomicCheckpointIO().load_checkpoint(self.path)
+        content = safe_load(self.path, what="checkpoint", key=key)
         if wrong := _malformed(content):
             allowed = "a .ckpt file of a run"
             raise WeightsError("is no checkpoint of frcnn", where=path, found=wrong, allowed=allowed)
@@ -220,7 +228,7 @@ def save_detector(detector: FasterRCNN, path: str | Path, *, stored: Mapping[str
 
     Args:
         detector: the network.
-        path: a .ckpt file.
+        path: a .ckpt file; sealed if it is called .ckpt.enc.
         stored: what its key `frcnn` holds: the texts `spec` and `config`, and of an imported network
             `imported` (what became of each layer), `activation_scales` (layer -> largest absolute output) and
             `relu6` (whether its activations end at 6); of a quantised one `quantized`, the arguments of

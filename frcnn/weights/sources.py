@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from frcnn.encryption import model_suffix
 from frcnn.errors import WeightsError
 from frcnn.model.batch_norm import BatchNorm2d
 from frcnn.model.detector import FasterRCNN
@@ -33,7 +34,7 @@ def load_pretrained(detector: FasterRCNN, source: str, *, target: Target | None 
     Raises:
         WeightsError: a file of another kind, a broken one, or one without a single layer that fits.
     """
-    read = _named if is_name(source) else READERS.get(Path(source).suffix.lower())
+    read = _named if is_name(source) else READERS.get(model_suffix(source))
     if read is None:
         allowed = f"a suffix of {', '.join(READERS)}, torchvision:NAME or timm:NAME"
         raise WeightsError("is no weight file", where=source, allowed=allowed)
