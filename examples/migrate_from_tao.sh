@@ -37,8 +37,8 @@ step "trained further, from its weights" \
     $frcnn train -e "$spec" -r "$out/trained" "training_config.pretrained_weights=$out/imported.ckpt" "${settings[@]}"
 step "what it sees" \
     $frcnn inference -m "$out/trained/checkpoints/best.ckpt" -r "$out/seen" -i "$images"
-step "weak filters go" \
-    $frcnn prune -m "$out/trained/checkpoints/best.ckpt" -o "$out/pruned.ckpt" -pth 0.5 -r "$out/pruned"
+step "weak filters go: half of the parameters (-pth 0.5 instead is a threshold, as before)" \
+    $frcnn prune -m "$out/trained/checkpoints/best.ckpt" -o "$out/pruned.ckpt" -r "$out/pruned" prune.target_ratio=0.5
 step "retrained" \
     $frcnn train -e "$spec" -r "$out/retrained" "training_config.retrain_pruned_model=$out/pruned.ckpt" \
     training_config.regularizer.type=NO_REG "${settings[@]}"

@@ -152,6 +152,8 @@ def outcome(command, scope, *, out, real):
         code = run(words, out=out, real=real)
         for made in out.glob("*.ckpt"):  # the pages call the folder of such a run OUT
             shutil.copy(made, "OUT")
+        if (out / "model.onnx").is_file():
+            shutil.copytree(out, "EXPORT", dirs_exist_ok=True)
     except Exception:  # noqa: BLE001  (told with the command)
         return traceback.format_exc()
     fine = (0, 1) if "check" in words[1] else (0,)  # 1: warnings

@@ -147,20 +147,20 @@ EXPORT = (
     Flag(("--batches",), "batches of a calibration", "N", sets=("export.batches={}",)),
     Flag(("--batch_size",), "images of each", "N", sets=("export.cal_batch_size={}",)),
     Flag(("--force_ptq",), "calibrate, whatever scales a QAT model has", sets=("export.force_ptq=true",)),
+    Flag(("--engine_file",), "TensorRT engine to build too", "FILE", sets=("export.engine_file={}",)),
+    Flag(("--min_batch_size",), "engine: fewest images", "N", sets=("export.min_batch_size={}",)),
+    Flag(("--opt_batch_size",), "engine: what to be fastest for", "N", sets=("export.opt_batch_size={}",)),
+    Flag(("--max_batch_size",), "engine: most images", "N", sets=("export.max_batch_size={}",)),
     Flag(
-        ("--engine_file",),
-        "TensorRT engine",
-        "FILE",
-        refused="frcnn gen_trt_engine -m model.onnx --engine_file FILE, where the engine is to run",
-    ),
-    *(
-        Flag((name,), "of an engine", "N", inert="engines are built by frcnn gen_trt_engine")
-        for name in ("--max_batch_size", "--min_batch_size", "--opt_batch_size", "--max_workspace_size")
+        ("--max_workspace_size",),
+        "engine: memory, bytes",
+        "BYTES",
+        sets=("export.max_workspace_size={}",),
     ),
     Flag(
         ("-s", "--strict_type_constraints"),
-        "of an engine",
-        inert="engines are built by frcnn gen_trt_engine",
+        "engine: no type but --data_type, TensorRT 10",
+        sets=("export.strict_type_constraints=true",),
     ),
     Flag(("--onnx_route",), "way to ONNX", "NAME", inert="there is one"),
     RESULTS,
@@ -187,17 +187,12 @@ ENGINE = (
     Flag(
         ("--force_ptq",), "leave scales of a training out", inert="the export decides which scales there are"
     ),
-    Flag(
-        ("--cal_image_dir",),
-        "refused, with the way: `frcnn export` calibrates and writes the cache",
-        "DIR",
-        was="calibrates with the builder, which TensorRT 11 has no more",
-    ),
-    Flag(
-        ("--cal_data_file",),
-        "refused, as --cal_image_dir is",
-        "FILE",
-        was="calibrates with the builder, which TensorRT 11 has no more",
+    *(
+        Flag((name,), doc, value, refused="frcnn export --data_type int8 writes the cache for -c")
+        for name, doc, value in (
+            ("--cal_image_dir", "images to calibrate with", "DIR"),
+            ("--cal_data_file", "tensorfile to calibrate with", "FILE"),
+        )
     ),
     Flag(("--dla_core", "-u"), "core of a DLA", "CORE"),
     Flag(("--library",), "tensorrt or tensorrt_rtx; default: the first that is installed", "NAME"),

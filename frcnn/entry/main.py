@@ -15,7 +15,6 @@ from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
-from frcnn.entry.tao_flags import translated
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import checkpoint_named, holds_run, run_of
@@ -66,7 +65,7 @@ def run(command: str, argv: Sequence[str]) -> list[Done]:
         FrcnnError: wrong input, or a command that could not go on.
         KeyboardInterrupt: Ctrl-C, after the run was closed.
     """
-    line = overrides.parse(_compared(argv) if command == "parity" else translated(command, argv))
+    line = overrides.parse(_compared(argv) if command == "parity" else argv)
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
         return []

@@ -93,7 +93,8 @@ def test_gpus_are_counted_among_those_that_are_ours(given, monkeypatch, capsys):
         ("train -r", "-r: needs a value"),
         ("train -r -k key", "-r: needs a value"),
         ("prune -v=1", "-v: takes no value"),
-        ("export -m a --engine_file b", "frcnn gen_trt_engine -m model.onnx"),
+        ("gen_trt_engine -m a --cal_image_dir b", "frcnn export --data_type int8 writes the cache"),
+        ("gen_trt_engine -m a --cal_data_file b", "frcnn export --data_type int8 writes the cache"),
         ("dataset_convert --dataset_specs a", "did you mean --dataset_spec"),
     ],
 )
