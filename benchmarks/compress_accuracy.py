@@ -91,8 +91,8 @@ def trained_quantised(parts: Parts, checkpoint: Path, arguments: argparse.Namesp
 
 def calibrated(method: str, parts: Parts, checkpoint: Path, _: argparse.Namespace) -> Path:
     """Quantised after the training, by one method of calibration; ten batches of training images."""
-    # Its own validation is that of the checkpoint; what counts is measured as for all others.
-    items = (f"model_path={checkpoint}", f"quantize.method={method}", *parts.data)
+    unvalidated = "dataset_config.validation_data_source=null"  # it is evaluated as all others are
+    items = (f"model_path={checkpoint}", f"quantize.method={method}", unvalidated)
     return parts.run("quantize", f"ptq_{method}", *items) / "quantized.ckpt"
 
 
