@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: help train test test-slow test-gpu test-tensorflow check format augment-preview docs bench clean
+.PHONY: help train test test-slow test-gpu test-tensorflow check format augment-preview docs docs-site bench package clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -48,12 +48,24 @@ format: $(VENV)/.dev  ## let ruff format and fix
 augment-preview: $(VENV)/.runtime  ## contact sheets of the augmentation; ARGS="spec=FILE" or groups
 	$(BIN)/python scripts/preview_augmentation.py $(ARGS)
 
-docs: $(VENV)/.runtime  ## regenerate docs/spec-reference.md
+docs: $(VENV)/.runtime  ## regenerate the pages and pictures that come from the code
 	$(BIN)/python -m frcnn.spec.reference > docs/spec-reference.md
+	$(BIN)/python -m frcnn.cli.reference > docs/tao-words.md
+	$(BIN)/python docs/draw_layers.py > docs/images/layers.svg
 
 bench: $(VENV)/.runtime  ## our step and inference against torchvision's FasterRCNN
 	$(BIN)/python benchmarks/train_step.py $(ARGS)
 	$(BIN)/python benchmarks/infer.py $(ARGS)
+
+docs-site: $(VENV)/.docs  ## the documentation as pages in site/, with a search (python -m http.server -d site)
+	$(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+package: $(VENV)/.dev  ## sdist and wheel in dist/, each installed and used in a fresh environment
+	$(BIN)/python packaging/try_package.py $(ARGS)
 
 clean:  ## remove caches and the virtual environment
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

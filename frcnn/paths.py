@@ -12,9 +12,9 @@ MOUNTS_FILE = Path("~/.tao_mounts.json")
 
 
 def conf_dir() -> Path:
-    """The folder conf/ of the checkout, or the copy that the wheel carries."""
+    """The copy of conf/ that the wheel carries, or the folder of the checkout."""
     package = Path(__file__).resolve().parent
-    return next(path for path in (package.parent / "conf", package / "conf") if path.is_dir())
+    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
 
 
 def load_mounts(given: Mapping[str, str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ def own_group(folder: Path) -> Iterator[None]:
 
 
 def start_children(count: int, *, nodes: int, node: int, address: str, port: int) -> list[Child]:
-    """Start the command line of this process for each further device of this machine.
+    """Start the command line of this run for each further device of this machine.
 
     They do not hear Ctrl-C: this process ends them, and they end with it.
 
@@ -67,7 +67,7 @@ def start_children(count: int, *, nodes: int, node: int, address: str, port: int
         "LOCAL_RANK": "0",
         "WORLD_SIZE": str(count * nodes),
     }
-    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]]
+    command = [sys.executable, "-m", "frcnn.entry", *sys.argv[1:]]
     return [
         subprocess.Popen(
             command,

@@ -97,9 +97,10 @@ def device_groups(app: App) -> list[list[torch.device]]:
     GPU all parts are on the CPU.
 
     Raises:
-        SpecError: the number of fractions does not fit the devices.
+        SpecError: the number of fractions does not fit the devices, or `trainer.processes`.
     """
     parts, options = len(app.training_config.model_parallelism), app.trainer
+    _check_processes(options, parts)
     if not parts:
         return []
     there = torch.cuda.device_count() if options.accelerator in ("auto", "gpu") else 0
@@ -121,6 +122,23 @@ def device_groups(app: App) -> list[list[torch.device]]:
             hint=f"trainer.devices={parts}, or as many fractions as a process may have devices",
         )
     return [devices[start : start + parts] for start in range(0, len(devices), parts)]
+
+
+def _check_processes(options: Trainer, parts: int) -> None:
+    devices = device_count(options)
+    if options.processes and options.processes * max(parts, 1) != devices:
+        fractions = f"{devices // options.processes} fractions"
+        raise SpecError(
+            "so many processes cannot share the devices",
+            where="trainer.processes",
+            found=f"{options.processes}, with {devices} devices and "
+            + (f"{parts} fractions in model_parallelism" if parts else "no model_parallelism"),
+            allowed=f"{devices // max(parts, 1)}",
+            hint=f"training_config.model_parallelism with {fractions} splits the network over the devices of "
+            "a process"
+            if devices > options.processes
+            else None,
+        )
 
 
 def _check_meeting_place(nodes: int) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from frcnn.entry.main import main
+from frcnn.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main("export"))
+    sys.exit(main(["export", *sys.argv[1:]]))

@@ -37,6 +37,16 @@ def read_spec_as(root: type[Root], path: str | Path) -> Parsed[Root]:
     return _parse_as(root, read_text(path), format_of(path), str(path))
 
 
+def write_spec(spec: Experiment, path: str | Path) -> None:
+    """Write an experiment in the format that the file's suffix names.
+
+    Raises:
+        SpecError: an unknown suffix.
+        RunError: the file cannot be written.
+    """
+    write_text(path, prototxt.dumps(spec) if format_of(path) == "prototxt" else yaml.dumps(spec))
+
+
 def format_of(path: str | Path) -> str:
     """`prototxt` or `yaml`, by the suffix of a file name."""
     try:

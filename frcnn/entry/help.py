@@ -7,21 +7,23 @@ from frcnn.entry.overrides import choices
 
 PAGE = """{title}
 
-usage: python scripts/{command}.py [group=choice ...] [setting=value ...]
+usage: python scripts/{command}.py [flags] [group=choice ...] [setting=value ...]
 
 {examples}
+
+{flags}
 
 groups (group=choice; * is used when nothing is said):
 {groups}
 
 {sweeps}settings: any value of the tree, such as {setting}; docs/spec-reference.md lists them all.
+"""
 
-flags:
+FLAGS = """flags:
   -m                 sweep: every combination of comma-separated values
   -r DIR             folder of the run
   --cfg job          print the settings and stop
-  -h, --help         this page
-"""
+  -h, --help         this page"""
 
 EXAMPLES = {
     "train": (
@@ -84,8 +86,15 @@ SETTING = {
 }
 
 
-def page(command: str, conf: Path) -> str:
-    """The help text of one command."""
+def page(command: str, conf: Path, *, program: str = "", flags: str = FLAGS) -> str:
+    """The help text of one command.
+
+    Args:
+        command: name of the primary config.
+        conf: folder of the groups.
+        program: what starts it, if not its script.
+        flags: the paragraph on flags.
+    """
     primary = (conf / f"{command}.yaml").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^  - (\w+): (.+)$", primary, re.MULTILINE))
     lines = []
@@ -98,14 +107,16 @@ def page(command: str, conf: Path) -> str:
         for name in names:
             mark = "*" if name == default else " "
             lines.append(f"   {mark}{name:<14} {_description(conf / group / f'{name}.yaml')}")
-    return PAGE.format(
+    text = PAGE.format(
         title=primary.partition("\n")[0].lstrip("# "),
         command=command,
         examples="\n".join(EXAMPLES[command]),
         groups="\n".join(lines),
         sweeps=_sweeps(conf / "hydra"),
         setting=SETTING[command],
+        flags=flags,
     )
+    return text.replace(f"python scripts/{command}.py", program) if program else text
 
 
 def _sweeps(folder: Path) -> str:

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from frcnn import encryption
 from frcnn.bridge.convert import read_spec
 from frcnn.bridge.document import Document
 from frcnn.entry import help as help_page
 from frcnn.entry import overrides, sweep
-from frcnn.entry.tao_flags import translated
 from frcnn.errors import DataError, FrcnnError, RunError, SpecError
 from frcnn.exits import exit_code
 from frcnn.folder import checkpoint_named, holds_run, run_of
@@ -32,6 +31,13 @@ INFERENCE = frozenset({"inference_config", "random_seed", "verbose"})
 """What a spec says about inference; classes and preprocessing are the model's, whatever the spec is for."""
 
 
+class Done(NamedTuple):
+    """A job that went well."""
+
+    folder: Path
+    score: float | None
+
+
 def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -45,21 +51,31 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = overrides.CommandLine(overrides=arguments).debug
     hint = "run.debug=true shows where this came from"
-    return exit_code(lambda: _run(command, arguments), debug=debug, hint=hint)
+    return exit_code(lambda: run(command, arguments), debug=debug, hint=hint)
 
 
-def _run(command: str, argv: Sequence[str]) -> None:
-    line = overrides.parse(_compared(argv) if command == "parity" else translated(command, argv))
+def run(command: str, argv: Sequence[str]) -> list[Done]:
+    """Run a command; a single run that went well has its folder and score in the list.
+
+    Args:
+        command: as in `main`.
+        argv: arguments.
+
+    Raises:
+        FrcnnError: wrong input, or a command that could not go on.
+        KeyboardInterrupt: Ctrl-C, after the run was closed.
+    """
+    line = overrides.parse(_compared(argv) if command == "parity" else argv)
     if line.help:
         sys.stdout.write(help_page.page(command, conf_dir()))
-        return
+        return []
     for images in line.values.get("images", []):
         if command != "infer":
             raise SpecError("unknown setting", where="command line", found="images", allowed="by infer.py")
         line.overrides.append(f"inference_config.images_dir={overrides.quoted(Path(images))}")
     overrides.check(line.overrides, conf_dir(), command)
     sweep.check(line)
-    _compose(command, line, _documents(command, line))
+    return _compose(command, line, _documents(command, line))
 
 
 def _compared(argv: Sequence[str]) -> list[str]:
@@ -207,7 +223,7 @@ def _checkpoint_to_resume(named: str | None, specs: list[Document]) -> Path | No
     return None
 
 
-def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> None:
+def _compose(command: str, line: overrides.CommandLine, documents: list[Document]) -> list[Done]:
     """Let Hydra compose the settings of each job and run the command with them."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -217,9 +233,9 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
     from frcnn import config
 
     config.register()
-    script = str(Path(sys.argv[0]).with_name(f"{command}.py"))
+    done: list[Done] = []
     failures: list[BaseException] = []
-    task = _task(command, script, _locator(documents, line.overrides), _origins(line, documents), failures)
+    task = _task(command, _locator(documents, line.overrides), _origins(line, documents), done, failures)
     shows = any(flag.partition("=")[0] in ("--cfg", "-c") for flag in line.flags)
     flags = [*line.flags, *(["--resolve"] if shows else [])]
     typed, conf = sys.argv, str(conf_dir())
@@ -231,7 +247,7 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
                 folder = sweep.claim(primary, items)
                 items.append(f"hydra.sweep.dir={overrides.quoted(folder)}")
                 stack.enter_context(sweep.reported(folder, debug=line.debug))
-            sys.argv = [script, *flags, *items]
+            sys.argv = [typed[0], *flags, *items]
             hydra.main(version_base="1.3", config_path=conf, config_name=primary)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise config.readable(error) from error
@@ -242,13 +258,14 @@ def _compose(command: str, line: overrides.CommandLine, documents: list[Document
         sys.argv = typed
     for failure in failures:  # here, where an error of the run is not taken for one of its folder
         raise failure
+    return done
 
 
 def _task(
     command: str,
-    script: str,
     locate: Callable[[str], str],
     origins: Callable[[App], dict[str, str]],
+    done: list[Done],
     failures: list[BaseException],
 ) -> Callable[["DictConfig"], float | None]:
     """What Hydra runs for each job. A single run's failure is kept, since Hydra would print it as well."""
@@ -271,21 +288,22 @@ def _task(
             if several:
                 sweep.go_on_if_requeued(app.run, folder)
                 if os.getpid() != main_process or _starts_processes(app):
-                    arguments = _again(script, sweep.store_settings(app, folder), folder, app)
+                    arguments = _again(command, sweep.store_settings(app, folder), folder, app)
                     return sweep.in_own_process(arguments, folder)
-            from frcnn import run
+            from frcnn import run as commands
 
-            own = _again(script, folder / "config.yaml", folder, app)
+            own = _again(command, folder / "config.yaml", folder, app)
             again = contextlib.nullcontext() if several else recorded_again(folder)
             with _own_command_line(own), again:
-                score: float | None = getattr(run, command)(app, folder)
+                score: float | None = getattr(commands, command)(app, folder)
             return score
 
         if several:
             debug = bool(cfg.run.debug)
             return sweep.job(work, hydra_config, folder=folder, main_process=main_process, debug=debug)
         try:
-            return work()
+            done.append(Done(folder, work()))
+            return done[-1].score
         except BaseException as error:  # noqa: BLE001  (kept in failures)
             with contextlib.suppress(OSError):  # only if nothing was written
                 folder.rmdir()
@@ -332,10 +350,10 @@ def _for_hydra(command: str, line: overrides.CommandLine, documents: list[Docume
     return derive(command, trees, sections), items
 
 
-def _again(script: str, settings: Path, folder: Path, app: App) -> list[str]:
-    """The command line that starts this run, and not the sweep that it is part of."""
+def _again(command: str, settings: Path, folder: Path, app: App) -> list[str]:
+    """The arguments of `python -m frcnn.entry` for this run, and not the sweep that it is part of."""
     run, resumed = app.run, app.training_config.resume_from_model
-    arguments = [script, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
+    arguments = [command, f"spec={settings}", f"hydra.run.dir={overrides.quoted(folder)}"]
     arguments += [f"run.resume={run.resume}"] if run.resume else []
     arguments += [f"model_path={run.model_path}"] if run.model_path else []
     arguments += ["run.overwrite=true"] if run.overwrite else []
@@ -351,11 +369,11 @@ def _starts_processes(app: App) -> bool:
 
 @contextmanager
 def _own_command_line(own: list[str]) -> Iterator[None]:
-    """What Lightning starts again for every further device."""
+    """What is started again for every further device."""
     from hydra.core.hydra_config import HydraConfig
 
     arguments, hydra_config = sys.argv, HydraConfig.instance().cfg
-    sys.argv = own
+    sys.argv = [sys.argv[0], *own]
     HydraConfig.instance().cfg = None  # else Lightning would add Hydra's own arguments
     try:
         yield

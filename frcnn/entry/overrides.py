@@ -112,10 +112,14 @@ def parse(argv: Sequence[str]) -> CommandLine:
                 if not value:
                     raise SpecError("needs a value", where="command line", found=word)
                 whole = key in ("enc_key", "images") or Path(value).is_file()
-                line.values[key] = [part.strip("'\"") for part in ([value] if whole else value.split(","))]
+                line.values[key] = [_bare(part) for part in ([value] if whole else value.split(","))]
             else:
                 line.overrides.append(word)
     return line
+
+
+def _bare(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def check(overrides: Sequence[str], conf: Path, command: str = "train") -> None:

@@ -208,7 +208,7 @@ def in_own_process(arguments: Sequence[str], folder: Path) -> float | None:
     starts the further processes of a job and, if one of them fails, kills the one that it runs in.
 
     Args:
-        arguments: script and overrides.
+        arguments: command and overrides.
         folder: of the job.
 
     Returns:
@@ -219,7 +219,9 @@ def in_own_process(arguments: Sequence[str], folder: Path) -> float | None:
         KeyboardInterrupt: Ctrl-C, after the command ended.
     """
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=_descriptor(sys.stdout), stderr=_descriptor(sys.stderr)
+        [sys.executable, "-m", "frcnn.entry", *arguments],
+        stdout=_descriptor(sys.stdout),
+        stderr=_descriptor(sys.stderr),
     )
     try:
         code = process.wait()

@@ -115,6 +115,12 @@ class Trainer(Message):
 
     accelerator: str = option("kind of device", default="auto", rule=one_of("auto", "cpu", "gpu", "mps"))
     devices: str = option("auto, a number, or a list such as '0,2'", default="auto")
+    processes: int = option(
+        "processes that share a machine's devices, refused if they cannot; 0: as many as devices and "
+        "model_parallelism make",
+        default=0,
+        rule=at_least(0),
+    )
     num_nodes: int = option("machines", default=1, rule=at_least(1))
     strategy: str = option("how devices share the work", default="auto", rule=one_of("auto", "ddp"))
     precision: str = option(

@@ -108,3 +108,29 @@ def test_a_cache_that_is_there_stays(model, tmp_path, capsys):
     assert main("export", [f"model_path={model}", f"hydra.run.dir={tmp_path / 'out'}", *options]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "mine.bin").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_quantised_checkpoint_brings_its_ranges(model, scenes, tmp_path):
+    source = "dataset_config.validation_data_source"
+    data = [f"quantize.image_dir={scenes}", "quantize.batches=2", f"hydra.run.dir={tmp_path / 'quantized'}"]
+    data += [
+        f"{source}.tfrecords_path={scenes.parent / 'label_2'}",
+        f"{source}.image_directory_path={scenes.parent}",
+    ]
+    assert main("quantize", [f"model_path={model}", *data]) == 0
+    known = json.loads((tmp_path / "quantized" / "results.json").read_text())["activation_scales"]
+    quantized, out = tmp_path / "quantized" / "quantized.ckpt", tmp_path / "out"
+    options = ["export.data_type=int8", "export.nms=standard", f"hydra.run.dir={out}"]
+    assert main("export", [f"model_path={quantized}", *options]) == 0
+    found = json.loads((out / "cal.json").read_text())["tensor_scales"]
+    assert sorted(found.values()) == pytest.approx(sorted(127 * scale for scale in known.values()))
+    assert (
+        json.loads((out / "parity.json").read_text())["agree"] is True
+    )  # the plain file and the plain network
+    # A plain export of it has no rounding either.
+    assert (
+        main("export", [f"model_path={quantized}", "export.nms=standard", f"hydra.run.dir={out / 'plain'}"])
+        == 0
+    )
+    assert not operators(out / "plain" / "model.onnx") & ROUNDING
