@@ -25,7 +25,7 @@ from frcnn.encryption import SUFFIX, needed_key, sealed
 from frcnn.errors import RunError, SpecError
 from frcnn.model.detector import FasterRCNN
 from frcnn.ops.nms import NmsForm
-from frcnn.parity import compare_models, validation_batches, write_parity
+from frcnn.parity import compare_models, refuse_parting, validation_batches, write_parity
 from frcnn.quantization import Images, pictures, quantize_trained, training_images
 from frcnn.spec.model import ImageSizeConfigHeightWidth
 from frcnn.spec.run import App
@@ -159,6 +159,21 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         "kpi": {"param_count": parameters / 1e6, "size": written.stat().st_size / 2**20},
         "versions": results.versions() | onnx_file.versions(),
     }
+
+
+def refuse_parted(found: Mapping[str, Any], folder: Path) -> None:
+    """Stop if an exported graph parts from its checkpoint.
+
+    Args:
+        found: of `export_model`.
+        folder: of the export.
+
+    Raises:
+        RunError: it does.
+    """
+    for name in ("parity", "parity_int8"):
+        if found[name] is not None:
+            refuse_parting(found[name], folder, stem=name)
 
 
 def _build_engine(app: App, graph: Path) -> None:

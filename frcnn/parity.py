@@ -133,6 +133,7 @@ def refuse_parting(found: Mapping[str, Any], folder: Path, *, stem: str = "parit
 
 def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows for people: a row per stage."""
+    alone = "unexplained" if found["judged_by"] == BY_BOX else "without partner"
     rows = [{"stage": name, **values} for name, values in found["stages"].items()]
     for name in ("proposals", "detections"):
         part = found[name]
@@ -142,7 +143,7 @@ def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "largest difference": part["box_difference"],
                 "matched": part["matched"],
                 "excused": sum(part["excused"].values()),
-                "unexplained": part["unexplained"],
+                alone: part["unexplained"],
             }
         )
     return rows

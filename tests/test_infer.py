@@ -266,9 +266,9 @@ def test_wrong_command_lines(model, tmp_path, capsys):
     assert "needs a model to infer" in capsys.readouterr().err
     assert main("train", ["images=photos"]) == 2
     assert "images" in capsys.readouterr().err
-    for name in ("a.engine", "a.trt"):
+    for name in ("a.onnx", "a.engine", "a.trt"):
         assert main("infer", [f"model_path={name}", "images=photos"]) == 2
-        assert "export" in capsys.readouterr().err
+        assert f"{name}: there is no such" in capsys.readouterr().err
     assert main("infer", ["model_path=a.hdf5", "images=photos"]) == 2
     assert "import_weights" in capsys.readouterr().err
     assert main("infer", ["--help"]) == 0
@@ -281,7 +281,7 @@ def test_the_engine_of_a_spec_comes_before_its_model(model, tmp_path, capsys):
     for command, block in (("infer", "inference"), ("evaluate", "evaluation")):
         spec.write_text(f"{block}_config {{ model: '{model}' trt_{block} {{ trt_engine: 'm.engine' }} }}")
         assert main(command, [f"spec={spec}"]) == 2
-        assert "m.engine: engines" in capsys.readouterr().err
+        assert "m.engine: brings no settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [DYNAMIC, GRAY], ids=["dynamic", "gray"])

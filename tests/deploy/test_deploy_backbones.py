@@ -23,18 +23,19 @@ def images(count):
 
 
 def seeded(arch):
-    """A network with weights that follow from their names; scores and boxes of a usual size."""
+    """A network with weights that follow from their names; its outputs are centred and of a usual size."""
     detector = fill_torch(make(arch, pool_size=7)).eval()
+    boxes = torch.tensor([[[10.0, 10, 90, 80], [40, 20, 150, 120]]]).expand(2, -1, -1)
     with torch.no_grad():
         features = detector.feature_map(images(2))
-        for layer in (detector.rpn.rpn_out_class, detector.rpn.rpn_out_regress):
-            layer.weight /= float(detector.rpn(features)[layer is detector.rpn.rpn_out_regress].std())
-            layer.bias.zero_()
-        boxes = torch.tensor([[[10.0, 10, 90, 80], [40, 20, 150, 120]]]).expand(2, -1, -1)
-        for i, layer in enumerate((detector.head.dense_class, detector.head.dense_regress)):
-            crops = detector.crop(features, boxes, input_size=SIZE)
-            layer.weight /= float(detector.head(crops)[i].std())
-            layer.bias.zero_()
+        crops = detector.crop(features, boxes, input_size=SIZE)
+        for stage, value, names in (
+            (detector.rpn, features, ("rpn_out_class", "rpn_out_regress")),
+            (detector.head, crops, ("dense_class", "dense_regress")),
+        ):
+            for i, layer in enumerate(map(stage.get_submodule, names)):
+                layer.weight /= float(stage(value)[i].std())
+                layer.bias -= stage(value)[i].transpose(0, 1).flatten(1).mean(1)
     return detector
 
 
