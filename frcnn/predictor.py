@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -91,6 +91,12 @@ class Predictor:
         self._geometry: Geometry = build.geometry(app)
         self._transforms: tuple[Transform, ...] = build.transforms(app)
         self._precision = mixed_precision(app, device) if isinstance(backend, TorchBackend) else nullcontext()
+
+    @overload
+    def __call__(self, pictures: Picture) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is one
+
+    @overload
+    def __call__(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
 
     def __call__(self, pictures: Picture | Sequence[Picture]) -> "Prediction | list[Prediction]":
         """Find objects in a picture, or in each of a list of any sizes.

@@ -216,4 +216,5 @@ def test_what_is_not_run_has_a_reason():
     for page, command in left:
         sys.stdout.write(f"{page}: {command.text.splitlines()[0]}\n    {command.reason}\n")
         assert len(command.reason.split()) > 2
+        assert all((ROOT / name).exists() for name in re.findall(r"tests/[\w/.]*\w", command.reason)), command
     assert len(left) < 45
