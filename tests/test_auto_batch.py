@@ -65,6 +65,7 @@ def test_a_step_of_a_known_network():
     assert free_memory(CPU) > 2**20
 
 
+@pytest.mark.slow
 def test_more_objects_need_more():
     few, many = (
         step_memory(

@@ -178,6 +178,7 @@ def test_more_objects_than_there_is_room_for(folder, refused):
     assert "raise max_objects_num_per_image to 101" in message
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_no_half_checkpoint(folder, tmp_path):
     """The file size limit of the process stands in for the disk; the second epoch meets it."""
     out = tmp_path / "run"

@@ -188,6 +188,7 @@ def test_every_command_says_what_is_wrong_with_the_key(name, key, said, folder, 
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_encrypted_checkpoint(folder, tmp_path):
     out = tmp_path / "out"
     more = [

@@ -205,6 +205,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / pix
 """
 
 
+@pytest.mark.slow
 def test_a_large_picture_takes_little_more_memory_than_its_bytes(model):
     """As floats, three channels at once, it would take four times as much and more."""
     command = [sys.executable, "-c", MEMORY, str(model)]

@@ -173,7 +173,7 @@ def test_an_interrupted_sensitivity_leaves_the_pruning_whole(model, tmp_path, mo
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_score", interrupted)
+    monkeypatch.setattr(run, "score_of", interrupted)
     out = tmp_path / "out"
     assert prune(model, out, "prune.sensitivity=true", "prune.threshold=0.5") == 130
     assert results(out)["after"]["parameters"] == parameters(out / "pruned.ckpt")

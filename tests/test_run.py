@@ -154,6 +154,7 @@ def test_evaluate_takes_settings_from_the_command_line_but_not_the_network(finis
     assert len(results(tmp_path / "eval")["iou_thresholds"]) == 10
 
 
+@pytest.mark.slow
 def test_the_built_in_data_set_is_drawn_and_drawn_again_for_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("FRCNN_CACHE", str(tmp_path / "cache"))
     small = [item for item in runs.SMALL if "num_epochs" not in item]

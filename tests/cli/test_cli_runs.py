@@ -63,6 +63,7 @@ def test_the_key_is_nowhere(trained):
     assert found == []
 
 
+@pytest.mark.slow
 def test_inference_and_evaluation_go_on_from_there(trained, folder, tmp_path):
     place, _, _ = trained
     model = place / "results" / "checkpoints" / "last.ckpt"
@@ -79,6 +80,7 @@ def test_inference_and_evaluation_go_on_from_there(trained, folder, tmp_path):
     assert len([*(tmp_path / "found").rglob("*.txt")]) >= 2
 
 
+@pytest.mark.slow
 def test_fewer_processes_than_gpus_need_a_split_network(folder, tmp_path):
     line = ["train", *runs.data(folder), *runs.SMALL, "--gpus", "2", "-np", "1", "-r", str(tmp_path / "run")]
     line += ["trainer.accelerator=cpu", "run.dry_run=true"]

@@ -253,7 +253,10 @@ class Gatherer(Recorder):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forked processes")
 @pytest.mark.skipif(sys.platform != "linux", reason="forked processes")
-@pytest.mark.parametrize(("images", "shares"), [(5, [["0", "2", "4"], ["1", "3"]]), (1, [["0"], ["0"]])])
+@pytest.mark.parametrize(
+    ("images", "shares"),
+    [(5, [["0", "2", "4"], ["1", "3"]]), pytest.param(1, [["0"], ["0"]], marks=pytest.mark.slow)],
+)
 def test_two_processes_validate_and_neither_waits_for_ever(
     tmp_path: Path, images: int, shares: list[list[str]]
 ) -> None:

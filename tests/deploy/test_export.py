@@ -147,6 +147,7 @@ def test_nothing_found_is_a_valid_answer(model, tmp_path):
     assert parse_nms_tlt(rows[0], counts[0], size=SIZE, classes=3, threshold=0.0) == []
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_float_at_its_ends(model, tmp_path):
     assert (
         run(

@@ -24,6 +24,7 @@ def pictures(tmp_path_factory):
     return scenes(tmp_path_factory.mktemp("scenes"), train=1, val=1) / "validation" / "image_2"
 
 
+@pytest.mark.slow
 def test_an_encrypted_export_with_its_engine(model, pictures, tmp_path, capsys):
     out, engine, key = tmp_path / "out", tmp_path / "model.engine", "enc_key=secret"
     command = [f"model_path={model}", f"hydra.run.dir={out}", "export.encrypt=true", "export.parity_images=1"]

@@ -30,6 +30,7 @@ def test_a_given_case_holds_in_every_stage(shared_data):
     assert [stage.stage for stage in stages if not stage.holds] == []
 
 
+@pytest.mark.slow
 def test_another_as_a_script(case):
     command = [sys.executable, str(ROOT / "scripts/check_reference.py"), str(case.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
