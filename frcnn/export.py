@@ -18,6 +18,7 @@ from frcnn import __version__, build, results
 from frcnn.bridge.files import write_text
 from frcnn.deploy import bundle
 from frcnn.deploy.bundle import ModelCard
+from frcnn.deploy.calibration_cache import calibration_cache, scales_json
 from frcnn.deploy.graph import DetectionGraph, within_limits
 from frcnn.deploy.needs import need
 from frcnn.deploy.tensorrt import EngineSettings, build_engine
@@ -116,8 +117,8 @@ def export_model(app: App, folder: Path) -> dict[str, Any]:
         plain, scales = int8.without_rounding(model)
         named = {target.name: (plain, facts | {"data_type": "fp32"}), _rounded(target).name: (model, facts)}
         cache, ranges = Path(options.cal_cache_file or "cal.bin"), Path(options.cal_json_file or "cal.json")
-        beside = {cache: int8.calibration_cache(scales, version=options.cal_version)}
-        beside |= {ranges: int8.scales_json(scales)}
+        beside = {cache: calibration_cache(scales, version=options.cal_version)}
+        beside |= {ranges: scales_json(scales)}
         card = replace(card, cache=str(cache))
     results.store_settings(app, folder)
     with _together(target.parent) as made:

@@ -1,4 +1,4 @@
-"""Scales of int8 in the text format that TensorRT 10 reads.
+"""Scales of int8 in the text formats that TensorRT 10 and TAO read.
 
 The first line is `TRT-<version>-EntropyCalibration2`; then `<tensor>: <hex>`, bits of float32(amax / 127).
 Names of tensors may hold colons themselves.
@@ -7,10 +7,33 @@ Names of tensors may hold colons themselves.
 import json
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from frcnn.bridge.files import read_text
 from frcnn.errors import WeightsError
+
+LARGEST = 127
+"""The largest integer of a scale: amax / scale."""
+
+
+def calibration_cache(scales: Mapping[str, float], *, version: int) -> str:
+    """TensorRT's calibration cache: tensor -> the bits of its scale as hex (tao/eval-prune-export.md 6.4).
+
+    Args:
+        scales: tensor -> largest absolute value.
+        version: of TensorRT, as it numbers it: 8501 for 8.5.1, 100300 for 10.3.0.
+    """
+    bits = {
+        name: struct.unpack("<I", struct.pack("<f", value / LARGEST))[0] for name, value in scales.items()
+    }
+    lines = [f"TRT-{version}-EntropyCalibration2", *(f"{name}: {value:x}" for name, value in bits.items())]
+    return "\n".join(lines) + "\n"
+
+
+def scales_json(scales: Mapping[str, float]) -> str:
+    """TAO's --cal_json_file: tensor -> largest absolute value (tao/eval-prune-export.md 5)."""
+    return json.dumps({"tensor_scales": scales}, indent=4) + "\n"
 
 
 def cache_of(path: Path, *, version: str) -> bytes:
@@ -26,21 +49,13 @@ def cache_of(path: Path, *, version: str) -> bytes:
     """
     text = read_text(path)
     if path.suffix == ".json":
-        return _written(_scales(text, path), version)
+        return calibration_cache(_scales(text, path), version=_number(version)).encode()
     first, _, rest = text.partition("\n")
     match = re.fullmatch(r"TRT-\d+-(\w+)\s*", first)
     if match is None or not re.search(r"^.+: [0-9a-f]+\s*$", rest, re.MULTILINE):
         allowed = "TRT-<version>-EntropyCalibration2, then lines of NAME: HEX"
         raise WeightsError("is no calibration cache", where=path, found=first[:80], allowed=allowed)
     return f"TRT-{_number(version)}-{match[1]}\n{rest}".encode()
-
-
-def _written(scales: dict[str, float], version: str) -> bytes:
-    lines = [f"TRT-{_number(version)}-EntropyCalibration2"]
-    for name, value in scales.items():
-        (bits,) = struct.unpack(">I", struct.pack(">f", value / 127))
-        lines.append(f"{name}: {bits:x}")
-    return "\n".join([*lines, ""]).encode()
 
 
 def _scales(text: str, path: Path) -> dict[str, float]:

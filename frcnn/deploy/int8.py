@@ -1,8 +1,6 @@
-"""INT8 for TensorRT up to 10: a graph without its Q/DQ nodes, and their scales in TensorRT's own formats."""
+"""INT8 for TensorRT up to 10: a graph without its Q/DQ nodes, and images to calibrate with in TAO's format."""
 
 import copy
-import json
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ import onnx
 import torch
 from torch import Tensor
 
+from frcnn.deploy.calibration_cache import LARGEST
 from frcnn.errors import DataError
 
-LARGEST = 127
 _ARRAY = "_tensorfile_array_key_"
 
 
@@ -53,25 +51,6 @@ def without_rounding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
     _replace(plain.graph.value_info, [value for value in plain.graph.value_info if value.name not in sources])
     onnx.checker.check_model(plain, full_check=True)
     return plain, scales
-
-
-def scales_json(scales: dict[str, float]) -> str:
-    """TAO's --cal_json_file: tensor -> largest absolute value (tao/eval-prune-export.md 5)."""
-    return json.dumps({"tensor_scales": scales}, indent=4) + "\n"
-
-
-def calibration_cache(scales: dict[str, float], *, version: int) -> str:
-    """TensorRT's calibration cache: tensor -> the bits of its scale as hex (tao/eval-prune-export.md 6.4).
-
-    Args:
-        scales: tensor -> largest absolute value.
-        version: of TensorRT, as it numbers it: 8501 for 8.5.1, 100300 for 10.3.0.
-    """
-    bits = {
-        name: struct.unpack("<I", struct.pack("<f", value / LARGEST))[0] for name, value in scales.items()
-    }
-    lines = [f"TRT-{version}-EntropyCalibration2", *(f"{name}: {value:x}" for name, value in bits.items())]
-    return "\n".join(lines) + "\n"
 
 
 def write_tensorfile(path: Path, batches: Iterable[Tensor]) -> None:

@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, DetectionGraph
-from frcnn.deploy.onnx_runtime import KEY
+from frcnn.deploy.graph_texts import PREFIX
 from frcnn.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def export_onnx(graph: DetectionGraph, *, opset: int, images: int) -> onnx.Model
 
 def with_metadata(model: onnx.ModelProto, texts: Mapping[str, str]) -> onnx.ModelProto:
     """The model, which keeps texts from now on."""
-    onnx.helper.set_model_props(model, {KEY + key: text for key, text in texts.items()})
+    onnx.helper.set_model_props(model, {PREFIX + key: text for key, text in texts.items()})
     return model
 
 

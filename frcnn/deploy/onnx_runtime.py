@@ -12,13 +12,11 @@ from torch import Tensor
 from frcnn.bridge import yaml
 from frcnn.bridge.document import Document
 from frcnn.deploy.graph import INPUT, OUTPUTS, STAGES, Pixels
+from frcnn.deploy.graph_texts import PREFIX
 from frcnn.deploy.needs import need
 from frcnn.encryption import unsealed
 from frcnn.errors import DataError, WeightsError
 from frcnn.model.detector import Detections
-
-KEY = "frcnn."
-"""Begins the names of the texts that a file of ours keeps."""
 
 
 def with_stages(content: bytes) -> bytes:
@@ -66,7 +64,9 @@ class OnnxFile:
             found = str(error).strip().split("\n")[0][:200]
             raise WeightsError("ONNX Runtime cannot load it", where=path, found=found) from error
         stored = self.session.get_modelmeta().custom_metadata_map
-        self.texts = {name.removeprefix(KEY): text for name, text in stored.items() if name.startswith(KEY)}
+        self.texts = {
+            name.removeprefix(PREFIX): text for name, text in stored.items() if name.startswith(PREFIX)
+        }
         if not {"config", "graph"} <= set(self.texts):
             hint = "scripts/export.py model_path=CHECKPOINT"
             raise WeightsError("was not exported by frcnn: it brings no settings", where=path, hint=hint)

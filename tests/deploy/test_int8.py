@@ -11,7 +11,8 @@ import pytest
 import runs
 import torch
 
-from frcnn.deploy.int8 import calibration_cache, read_tensorfile, scales_json, write_tensorfile
+from frcnn.deploy.calibration_cache import calibration_cache, scales_json
+from frcnn.deploy.int8 import read_tensorfile, write_tensorfile
 from frcnn.entry.main import main
 from frcnn.errors import DataError
 
